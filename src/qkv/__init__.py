@@ -1,0 +1,36 @@
+"""qkv: train, explain and ship encoder–decoder models, from a file of pairs to a served model."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from qkv.errors import UserError
+    from qkv.nn import Transformer, TransformerConfig, attention
+    from qkv.training.trainer import train
+    from qkv.translator import Translator, load
+
+_HOMES = {
+    "Transformer": "qkv.nn",
+    "TransformerConfig": "qkv.nn",
+    "attention": "qkv.nn",
+    "train": "qkv.training.trainer",
+    "load": "qkv.translator",
+    "Translator": "qkv.translator",
+    "UserError": "qkv.errors",
+}
+
+__all__ = ["Transformer", "TransformerConfig", "Translator", "UserError", "__version__", "attention", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import qkv` itself does no work (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'qkv' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

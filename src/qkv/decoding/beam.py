@@ -1,0 +1,143 @@
+"""Beam search: the best few beginnings are followed at once (Sutskever et al. 2014, section 3.2)."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.progress import Progress, forbidden_tokens, worth_compacting
+from qkv.nn.seq2seq import Seq2Seq
+
+
+@torch.inference_mode()
+def beam_search(
+    model: Seq2Seq,
+    source: Int[Tensor, "batch source"],
+    source_mask: Bool[Tensor, "batch source"] | None = None,
+    *,
+    bos: int,
+    eos: int,
+    pad: int | None = None,
+    options: SearchOptions = SearchOptions(),
+) -> list[list[Hypothesis]]:
+    """Follow the `options.beam` most probable beginnings and return the best endings found.
+
+    Every step extends each live hypothesis by every token. Of all these candidates, those that end with `eos` and
+    are among the best `beam` are finished, and the best `beam` that do not end live on. `Endings` says when a
+    sentence is done.
+
+    Args:
+        model: in eval mode.
+        source: token ids, right-padded.
+        source_mask: True = a real token; None when no row is padded.
+        bos: the token that every output begins with.
+        eos: the token that ends an output.
+        pad: is never emitted, nor is `bos`.
+        options: see `SearchOptions`.
+
+    Returns:
+        For each row its n best hypotheses, best first (fewer if a tiny vocabulary does not yield as many).
+    """
+    batch, beam = source.shape[0], options.beam
+    progress = Progress(model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options)
+    endings = [Endings(limit, options) for limit in progress.limits]
+    # A sentence begins with a beam of one, which widens as soon as there are enough candidates.
+    tokens = source.new_full((batch, 1, 1), bos)  # (sentence, beam, length)
+    log_probabilities = torch.zeros(batch, 1, device=source.device)  # of these tokens: (sentence, beam)
+
+    while True:
+        carried = [endings[sentence] for sentence in progress.sentences]
+        width = tokens.shape[1]
+        extended = log_probabilities.flatten()[:, None] + progress.step(tokens[:, :, -1].flatten())
+        best, parents, newest = _best_candidates(extended.unflatten(0, (-1, width)), 2 * beam)
+
+        ends = newest == eos
+        finished = (ends & (best > -torch.inf))[:, :beam]
+        for row, rank in finished.nonzero().tolist():
+            carried[row].add(tokens[row, parents[row, rank], 1:], best[row, rank].item())
+
+        # At most `beam` of the 2 × beam candidates end (one for each parent), so enough of them live on.
+        log_probabilities, ranks = best.masked_fill(ends, -torch.inf).topk(min(beam, best.shape[1]))
+        parents, newest = parents.gather(1, ranks), newest.gather(1, ranks)
+        tokens = torch.cat([_beams(tokens, parents), newest[:, :, None]], dim=2)
+        for row, most_probable in enumerate(log_probabilities[:, 0].tolist()):
+            carried[row].settle(tokens[row, :, 1:], log_probabilities[row], most_probable)
+
+        live = [row for row, ending in enumerate(carried) if not ending.settled]
+        if not live:
+            return [ending.n_best() for ending in endings]
+        if worth_compacting(len(live), len(carried)):
+            kept = torch.tensor(live, device=source.device)
+            progress.keep(kept)
+            tokens, log_probabilities, parents = tokens[kept], log_probabilities[kept], parents[kept]
+        first_rows = torch.arange(parents.shape[0], device=source.device)[:, None] * width
+        progress.reorder((first_rows + parents).flatten())
+
+
+class Endings:
+    """The hypotheses of one sentence that have ended, and whether more are worth waiting for.
+
+    Attributes:
+        settled: whether the sentence is done; nothing is added any more.
+    """
+
+    def __init__(self, limit: int, options: SearchOptions):
+        self.settled = False
+        self._limit, self._options = limit, options
+        self._finished: list[Hypothesis] = []  # best first
+        self._cut_off: list[Hypothesis] = []
+
+    def add(self, tokens: Int[Tensor, " length"], log_probability: float) -> None:
+        """Take in a hypothesis that has just ended; `tokens` do not include its end."""
+        if not self.settled:
+            score = self._options.score(log_probability, len(tokens) + 1)
+            self._finished.append(Hypothesis(tokens.tolist(), score, log_probability, finished=True))
+            self._finished.sort(key=_score, reverse=True)
+
+    def settle(
+        self, tokens: Int[Tensor, "beam length"], log_probabilities: Float[Tensor, " beam"], most_probable: float
+    ) -> None:
+        """Decide whether the sentence is done, given the hypotheses that live on. It is when
+
+        - as many hypotheses have ended as the beam is wide, or
+        - no other can rank among the n best any more, even if all its further tokens were certain, or
+        - the length limit is reached. Only if fewer than n have ended by then, the best of those cut off fill up.
+        """
+        if self.settled:
+            return
+        options, length = self._options, tokens.shape[1]
+        enough = len(self._finished) >= options.n_best
+        # A log-probability only falls, and counts least against the longest output.
+        hopeless = enough and options.score(most_probable, self._limit) <= self._finished[options.n_best - 1].score
+        self.settled = len(self._finished) >= options.beam or hopeless or length == self._limit
+        if self.settled and not enough:
+            for alive, log_probability in zip(tokens.tolist(), log_probabilities.tolist(), strict=True):
+                if log_probability != -math.inf:
+                    score = options.score(log_probability, length)
+                    self._cut_off.append(Hypothesis(alive, score, log_probability, finished=False))
+
+    def n_best(self) -> list[Hypothesis]:
+        """The n best: those that ended by themselves first, as a cut-off repetition is often very probable."""
+        return (self._finished + self._cut_off)[: self._options.n_best]
+
+
+def _score(hypothesis: Hypothesis) -> float:
+    return hypothesis.score
+
+
+def _best_candidates(
+    log_probabilities: Float[Tensor, "sentence beam vocab"], count: int
+) -> tuple[Float[Tensor, "sentence count"], Int[Tensor, "sentence count"], Int[Tensor, "sentence count"]]:
+    """The most probable extensions of a sentence's beams: (log-probability, beam it extends, token), best first."""
+    _, beam, vocab = log_probabilities.shape
+    best, where = log_probabilities.flatten(1).topk(min(count, beam * vocab))
+    return best, where // vocab, where % vocab
+
+
+def _beams(
+    tokens: Int[Tensor, "sentence beam length"], parents: Int[Tensor, "sentence new_beam"]
+) -> Int[Tensor, "sentence new_beam length"]:
+    """What each new beam continues."""
+    return tokens.gather(1, parents[:, :, None].expand(-1, -1, tokens.shape[2]))

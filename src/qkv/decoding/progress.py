@@ -1,0 +1,76 @@
+"""What greedy and beam search share: one decoder step, and sentences that leave when they are done."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from qkv.decoding.hypothesis import SearchOptions
+from qkv.nn.seq2seq import Seq2Seq
+
+
+class Progress:
+    """A batch of sentences on its way through the decoder, one token per step.
+
+    The source is encoded, and the memory's keys and values are computed, once, here. Finished sentences are
+    dropped from memory and state, but not one by one: see `worth_compacting`.
+
+    Attributes:
+        sentences: index in the batch of each sentence that is still carried along.
+        limits: for every sentence of the batch, the longest output allowed.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        source: Int[Tensor, "batch source"],
+        source_mask: Bool[Tensor, "batch source"] | None,
+        *,
+        forbidden: Sequence[int],
+        options: SearchOptions,
+    ):
+        batch, width = source.shape
+        lengths = source.new_full((batch,), width) if source_mask is None else source_mask.sum(dim=1)
+        self.limits: list[int] = options.length_limits(lengths, position_limit(model)).tolist()
+        self.sentences = list(range(batch))
+        self._model, self._forbidden = model, list(forbidden)
+        self._memory = model.encode(source, source_mask)
+        self._state = model.start(self._memory)
+
+    def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
+        """Log-probabilities of the next token after each row's newest one; forbidden tokens have none (-inf).
+
+        They are normalised over the whole vocabulary, so that a search and `score_targets` agree.
+        """
+        hidden = self._model.decode(tokens[:, None], self._memory, self._state)
+        logits = self._model.project(hidden[:, -1])
+        log_probabilities = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        log_probabilities[:, self._forbidden] = -torch.inf
+        return log_probabilities
+
+    def reorder(self, rows: Int[Tensor, " rows"]) -> None:
+        """Row i continues what row `rows[i]` was."""
+        self._state.reorder(rows)
+
+    def keep(self, positions: Int[Tensor, " kept"]) -> None:
+        """Carry on with the sentences at these positions of `sentences` only."""
+        self.sentences = [self.sentences[position] for position in positions.tolist()]
+        self._memory = self._memory.keep(positions)
+        self._state.keep(positions)
+
+
+def worth_compacting(live: int, carried: int) -> bool:
+    """Whether to drop finished sentences: a copy of all that is left costs more than a few idle rows."""
+    return 4 * live <= 3 * carried
+
+
+def forbidden_tokens(bos: int, eos: int, pad: int | None) -> list[int]:
+    """What a search never emits. Some vocabularies begin a sentence with its end, which stays allowed."""
+    return [token for token in (bos, pad) if token is not None and token != eos]
+
+
+def position_limit(model: Seq2Seq) -> int | None:
+    """Longest sequence that the model has learned positions for; None if it takes any length."""
+    config = getattr(model, "config", None)
+    return config.max_length if getattr(config, "position", None) == "learned" else None

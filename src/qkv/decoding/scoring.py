@@ -1,0 +1,51 @@
+"""Forced scoring: how probable a model finds outputs that are given."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from qkv.nn.seq2seq import Seq2Seq
+
+_TOKENS_AT_ONCE = 1024  # bounds the logits held in memory: tokens × vocabulary
+
+
+@torch.inference_mode()
+def score_targets(
+    model: Seq2Seq,
+    source: Int[Tensor, "batch source"],
+    source_mask: Bool[Tensor, "batch source"] | None,
+    target_input: Int[Tensor, "batch target"],
+    target_output: Int[Tensor, "batch target"],
+    target_mask: Bool[Tensor, "batch target"] | None = None,
+) -> Float[Tensor, "batch target"]:
+    """Natural log-probability of each target token, given the source and the target tokens before it.
+
+    Args:
+        model: in eval mode.
+        source: token ids, right-padded.
+        source_mask: True = a real token; None when no row is padded.
+        target_input: the target behind its beginning of sentence.
+        target_output: the target with its end of sentence: what is scored.
+        target_mask: True = a real token; None when no row is padded.
+
+    Returns:
+        The log-probabilities, 0 on padding: a row's sum is that of its target.
+    """
+    hidden = model.decode(target_input, model.encode(source, source_mask))
+    real = torch.ones_like(target_output, dtype=torch.bool) if target_mask is None else target_mask
+    parts = [
+        _log_probabilities(model, *part)
+        for part in zip(
+            hidden[real].split(_TOKENS_AT_ONCE), target_output[real].split(_TOKENS_AT_ONCE), strict=True
+        )
+    ]
+    scores = torch.cat(parts)
+    return scores.new_zeros(target_output.shape).masked_scatter(real, scores)
+
+
+def _log_probabilities(
+    model: Seq2Seq, hidden: Float[Tensor, "tokens d_model"], wanted: Int[Tensor, " tokens"]
+) -> Float[Tensor, " tokens"]:
+    logits = model.project(hidden)
+    log_probabilities = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    return log_probabilities.gather(1, wanted[:, None]).squeeze(1)

@@ -1,0 +1,66 @@
+"""Many sources at once: sorted by length, searched in batches, returned in the order they came in."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.search import search
+from qkv.nn.seq2seq import Seq2Seq
+from qkv.text.batches import pad as pad_sequences
+from qkv.text.tokenizer import Tokenizers
+
+
+def search_all(
+    model: Seq2Seq,
+    sources: Sequence[Sequence[int]],
+    tokenizers: Tokenizers,
+    options: SearchOptions,
+    *,
+    batch_tokens: int = 8192,
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[int], None] | None = None,
+) -> list[list[Hypothesis]]:
+    """Search for the best outputs of each source.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        sources: token ids of each source, with eos.
+        tokenizers: give the special ids.
+        options: how to search.
+        batch_tokens: source tokens × beam in a batch, at most (a longer source is a batch of its own).
+        device: where the model is.
+        on_progress: called with the number of sources done since the last call.
+
+    Returns:
+        For each source its `options.n_best` hypotheses, best first.
+    """
+    results: list[list[Hypothesis]] = [[] for _ in sources]
+    for indices in length_sorted_batches([len(source) for source in sources], batch_tokens // options.beam):
+        padded, mask = pad_sequences([list(sources[index]) for index in indices], tokenizers.source.pad)
+        found = search(
+            model,
+            padded.to(device),
+            None if mask is None else mask.to(device),
+            bos=tokenizers.target.bos,
+            eos=tokenizers.target.eos,
+            pad=tokenizers.target.pad,
+            options=options,
+        )
+        for index, hypotheses in zip(indices, found, strict=True):
+            results[index] = hypotheses
+        if on_progress is not None:
+            on_progress(len(indices))
+    return results
+
+
+def length_sorted_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices in batches of like length, longest first, so that memory is at its peak at once if it is to run out."""
+    batches: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or (len(batches[-1]) + 1) * longest > max_tokens:
+            batches.append([])
+            longest = lengths[index]
+        batches[-1].append(index)
+    return batches

@@ -1,0 +1,1 @@
+"""Floor 3: models of other libraries, in and out."""

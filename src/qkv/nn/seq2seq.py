@@ -1,0 +1,116 @@
+"""The contract of an architecture: all that training, search, inspection and serving know of a model."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+@dataclass
+class Memory:
+    """What the encoder hands to the decoder.
+
+    Attributes:
+        states: one vector per source token.
+        mask: True = a real token; None when no row is padded.
+    """
+
+    states: Float[Tensor, "batch source d_model"]
+    mask: Bool[Tensor, "batch source"] | None = None
+
+    def keep(self, sentences: Int[Tensor, " kept"]) -> "Memory":
+        """The memory of some of the sentences, in the given order."""
+        return Memory(self.states[sentences], None if self.mask is None else self.mask[sentences])
+
+
+class State(ABC):
+    """What a decoder remembers between steps of a search.
+
+    Its rows are batch × beam, the beams of a sentence adjacent.
+    """
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Number of target tokens decoded so far."""
+
+    @abstractmethod
+    def reorder(self, rows: Int[Tensor, " rows"]) -> None:
+        """Beams move: row i continues what row `rows[i]` was. Rows stay within their sentence."""
+
+    @abstractmethod
+    def keep(self, sentences: Int[Tensor, " kept"]) -> None:
+        """Finished sentences leave, with all their beams; the kept ones stay in the given order."""
+
+
+@dataclass
+class AttentionRecord:
+    """Attention weights of one pass, one tensor per layer, filled when handed to `encode` and `decode`.
+
+    Attributes:
+        encoder: source to source, (batch, head, source, source).
+        decoder: target to target, (batch, head, target, target).
+        cross: target to source, (batch, head, target, source).
+    """
+
+    encoder: list[Tensor] = field(default_factory=list)
+    decoder: list[Tensor] = field(default_factory=list)
+    cross: list[Tensor] = field(default_factory=list)
+
+
+class Seq2Seq(nn.Module, ABC):
+    """An encoder–decoder. An architecture writes `encode`, `start` and `decode`, and sets `output`.
+
+    Attributes:
+        output: from the decoder's hidden vectors to one logit per target token.
+    """
+
+    output: nn.Linear
+
+    @abstractmethod
+    def encode(
+        self,
+        source: Int[Tensor, "batch source"],
+        source_mask: Bool[Tensor, "batch source"] | None = None,
+        record: AttentionRecord | None = None,
+    ) -> Memory:
+        """Read the whole source once.
+
+        Args:
+            source: token ids, right-padded.
+            source_mask: True = a real token; None when no row is padded.
+            record: receives the attention weights if given.
+        """
+
+    @abstractmethod
+    def start(self, memory: Memory) -> State:
+        """An empty state for a search; whatever depends on the memory alone is computed here, once."""
+
+    @abstractmethod
+    def decode(
+        self,
+        target: Int[Tensor, "rows target"],
+        memory: Memory,
+        state: State | None = None,
+        record: AttentionRecord | None = None,
+    ) -> Float[Tensor, "rows target d_model"]:
+        """Hidden vectors from which the token after each given one is predicted.
+
+        Without a state `target` is the whole (right-padded) target, as in training. With one it holds only
+        the tokens that are new since the last call, and the state moves on in place; rows may then be
+        batch × beam for a memory of batch rows.
+        """
+
+    def project(self, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocab"]:
+        """Logits over the target vocabulary; apart from `decode`, to project only what is needed."""
+        return self.output(hidden)
+
+    def forward(
+        self,
+        source: Int[Tensor, "batch source"],
+        target: Int[Tensor, "batch target"],
+        source_mask: Bool[Tensor, "batch source"] | None = None,
+    ) -> Float[Tensor, "batch target vocab"]:
+        """Logits for the token after each target token, given the true ones before it (teacher forcing)."""
+        return self.project(self.decode(target, self.encode(source, source_mask)))

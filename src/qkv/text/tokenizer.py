@@ -1,0 +1,348 @@
+"""Strings to ids and back: SentencePiece (Kudo & Richardson 2018), learnt from the training pairs.
+
+Four kinds: "unigram" (Kudo 2018) and "bpe" (Sennrich et al. 2016) cut words into pieces, "char" and "word"
+take what their names say. A corpus of pairs has one joint tokenizer, or one for each side.
+
+With `sampling` above 0 a text is cut differently each time it is drawn, which makes models robust: for
+"unigram" it is the smoothing alpha of subword regularisation (Kudo 2018, section 3; the smaller, the more
+varied), for "bpe" the probability that a merge is dropped (Provilkov et al. 2020, section 3); usual is 0.1.
+"""
+
+import io
+import json
+import os
+import random
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, SupportsInt, TypeVar
+
+import sentencepiece
+
+from qkv.errors import UserError
+from qkv.text.corpus import Pair
+
+KINDS = ("unigram", "bpe", "char", "word")
+UNAMBIGUOUS = ("char", "word")  # there is one way to cut a text into these
+OF_ONE_SIDE = ("kind", "vocab_size", "normalization", "character_coverage")
+NORMALIZATIONS = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
+SPECIALS = 4  # pad, bos, eos, unk
+LEARN_FROM = 1_000_000  # pairs; more hardly change the vocabulary, and all of them must fit into memory
+LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out when learning
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_generator = threading.Lock()  # SentencePiece keeps one seed for the whole process
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """What a recipe says about the tokenizers.
+
+    Args:
+        kind: "unigram", "bpe", "char" or "word".
+        vocab_size: pieces including the four special ones; fewer if the text does not hold so many.
+        joint: one tokenizer for both sides (needed to tie source and target embeddings), or one for each.
+        sampling: 0 for the one best segmentation; otherwise see the head of this module.
+        normalization: what SentencePiece does to characters first: "identity", "nfkc", "nmt_nfkc", or these
+            with "_cf" (case folded, hence lower case).
+        character_coverage: share of the text's characters that get a piece of their own; the rest are `unk`.
+        source: other values of kind, vocab_size, normalization or character_coverage for the source;
+            needs joint=False.
+        target: the same for the target.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    kind: str = "unigram"
+    vocab_size: int = 8000
+    joint: bool = True
+    sampling: float = 0.0
+    normalization: str = "identity"
+    character_coverage: float = 1.0
+    source: dict[str, Any] | None = None
+    target: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice("kind", self.kind, KINDS)
+        _check_choice("normalization", self.normalization, NORMALIZATIONS)
+        if self.vocab_size <= SPECIALS:
+            raise UserError(
+                f"tokenizer: vocab_size is {self.vocab_size}; it counts {SPECIALS} special pieces too"
+            )
+        if not 0.0 <= self.sampling <= 1.0:
+            raise UserError(f"tokenizer: sampling is {self.sampling}; it lies between 0 (off) and 1")
+        if not 0.0 < self.character_coverage <= 1.0:
+            raise UserError(
+                f"tokenizer: character_coverage is {self.character_coverage}; it is above 0, at most 1"
+            )
+        if self.joint and (self.source or self.target):
+            raise UserError("tokenizer: settings for one side need joint: false")
+        sides = [self] if self.joint else [self.side("source"), self.side("target")]
+        if self.sampling > 0.0 and all(side.kind in UNAMBIGUOUS for side in sides):
+            raise UserError(
+                "tokenizer: sampling needs kind 'unigram' or 'bpe'; the others cut in one way only"
+            )
+
+    def side(self, name: str) -> "TokenizerSettings":
+        """What the tokenizer of one side, "source" or "target", is learnt with, its own values filled in."""
+        own = getattr(self, name) or {}
+        for key in own:
+            _check_choice(f"key in {name}", key, OF_ONE_SIDE)
+        # One tokenizer, so "joint"; and sampling plays no part in learning.
+        return replace(self, joint=True, sampling=0.0, source=None, target=None, **own)
+
+
+class Tokenizer:
+    """Text to ids and back, for one side (or, if joint, for both).
+
+    Attributes:
+        kind: "unigram", "bpe", "char" or "word".
+        pad, bos, eos, unk: the special ids: padding, begin, end, unknown piece.
+        vocab_size: number of ids.
+    """
+
+    def __init__(self, model: bytes, kind: str) -> None:
+        self.kind = kind
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size: int = self._processor.vocab_size()
+        self.pad: int = self._processor.pad_id()
+        self.bos: int = self._processor.bos_id()
+        self.eos: int = self._processor.eos_id()
+        self.unk: int = self._processor.unk_id()
+
+    @classmethod
+    def learn(
+        cls,
+        lines: Iterable[str],
+        path: str | Path,
+        *,
+        kind: str,
+        vocab_size: int,
+        character_coverage: float = 1.0,
+        normalization: str = "identity",
+        seed: int = 0,
+    ) -> "Tokenizer":
+        """Learn a model from lines of text; write it to `path`, and its settings to settings.json beside it.
+
+        At most `LEARN_FROM` lines are used, drawn at random by `seed`. If the text does not hold `vocab_size`
+        different pieces, the vocabulary is as large as it can be.
+
+        Raises:
+            UserError: there is no text in the lines, or vocab_size is smaller than the number of characters.
+        """
+        settings = TokenizerSettings(kind, vocab_size, True, 0.0, normalization, character_coverage)
+        return cls._learn(_sample(lines, LEARN_FROM, seed), Path(path), settings)
+
+    @classmethod
+    def _learn(cls, lines: list[str], path: Path, settings: TokenizerSettings) -> "Tokenizer":
+        model = _train(lines, settings)
+        _write(path, model)
+        entry = {name: getattr(settings, name) for name in OF_ONE_SIDE}
+        listing = path.parent / "settings.json"
+        known = _read_settings(path.parent) if listing.exists() else {}
+        _write(listing, json.dumps(known | {path.name: entry}, indent=2).encode())
+        return cls(model, settings.kind)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Read a tokenizer that `learn` has written.
+
+        Raises:
+            UserError: the model or the settings.json beside it is missing or damaged.
+        """
+        path = Path(path)
+        settings = _read_settings(path.parent)
+        if path.name not in settings or not path.is_file():
+            raise UserError(f"{path}: no such tokenizer")
+        try:
+            return cls(path.read_bytes(), settings[path.name]["kind"])
+        except (RuntimeError, KeyError, TypeError):
+            raise UserError(f"{path}: not a SentencePiece model; the file is damaged") from None
+
+    def encode(self, lines: Sequence[str], sampling: float = 0.0, *, seed: int = 0) -> list[list[int]]:
+        """Ids of each line, without bos and eos. With `sampling` above 0, see `encode_sampled`."""
+        if sampling > 0.0:
+            return self.encode_sampled(lines, sampling, seed)
+        ids: list[list[int]] = self._processor.encode(list(lines), out_type=int)
+        return ids
+
+    def encode_sampled(self, lines: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
+        """Ids of each line, cut at random: a pure function of the lines, `alpha` and `seed`.
+
+        "char" and "word" have one segmentation only, which is then the one drawn.
+        """
+        if self.kind in UNAMBIGUOUS:
+            return self.encode(lines)
+
+        def sample() -> list[list[int]]:
+            sampled = (
+                self._processor.encode(line, out_type=int, enable_sampling=True, alpha=alpha, nbest_size=-1)
+                for line in lines
+            )
+            return list(sampled)
+
+        return _seeded(sample, seed)
+
+    def decode(self, ids: Iterable[Iterable[SupportsInt]]) -> list[str]:
+        """The text of each sequence of ids. pad, bos and eos are left out; unk shows as "⁇".
+
+        "char" gives back every character that was encoded, except that "▁", SentencePiece's sign for a space,
+        becomes one; the other kinds make one space of several and none at the ends.
+        """
+        silent = {self.pad, self.bos, self.eos}
+        kept = [[i for i in map(int, sequence) if i not in silent] for sequence in ids]
+        texts: list[str] = self._processor.decode(kept)
+        # An unknown word brings its own space, which is one too many at the front.
+        return [text.removeprefix(" ") for text in texts] if self.kind == "word" else texts
+
+    def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
+        """The piece of each id as SentencePiece spells it ("▁" for a space), special ones included."""
+        return [self._processor.id_to_piece(int(i)) for i in ids]
+
+
+class Tokenizers:
+    """The tokenizers of both sides; when joint, `source` and `target` are the same object."""
+
+    def __init__(self, source: Tokenizer, target: Tokenizer) -> None:
+        self.source = source
+        self.target = target
+
+    @property
+    def joint(self) -> bool:
+        """Whether both sides share one vocabulary."""
+        return self.source is self.target
+
+    @classmethod
+    def learn(
+        cls, pairs: Iterable[Pair], directory: str | Path, settings: TokenizerSettings, *, seed: int = 0
+    ) -> "Tokenizers":
+        """Learn from pairs, in one pass over them, and write joint.model, or source.model and target.model.
+
+        Raises:
+            UserError: see `Tokenizer.learn`.
+        """
+        directory = Path(directory)
+        sample = _sample(pairs, LEARN_FROM, seed)
+        sources, targets = [pair[0] for pair in sample], [pair[1] for pair in sample]
+        (directory / "settings.json").unlink(missing_ok=True)  # without it, nothing half-written is loaded
+        if settings.joint:
+            joint = Tokenizer._learn(sources + targets, directory / "joint.model", settings)
+            return cls(joint, joint)
+        return cls(
+            Tokenizer._learn(sources, directory / "source.model", settings.side("source")),
+            Tokenizer._learn(targets, directory / "target.model", settings.side("target")),
+        )
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Tokenizers":
+        """Read what `learn` has written.
+
+        Raises:
+            UserError: something is missing or damaged.
+        """
+        directory = Path(directory)
+        if "joint.model" in _read_settings(directory):
+            joint = Tokenizer.load(directory / "joint.model")
+            return cls(joint, joint)
+        return cls(Tokenizer.load(directory / "source.model"), Tokenizer.load(directory / "target.model"))
+
+
+def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        nearest = get_close_matches(str(value), choices, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(choices)}"
+        raise UserError(f"tokenizer: unknown {what} {value!r}; {hint}")
+
+
+def _sample(items: Iterable[Item], count: int, seed: int) -> list[Item]:
+    """At most `count` of the items, each with the same chance (reservoir sampling), in one pass."""
+    generator = random.Random(seed)
+    kept: list[Item] = []
+    for seen, item in enumerate(items):
+        if seen < count:
+            kept.append(item)
+        elif (place := generator.randrange(seen + 1)) < count:
+            kept[place] = item
+    return kept
+
+
+def _train(lines: list[str], settings: TokenizerSettings) -> bytes:
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise UserError("tokenizer: there is no text to learn from; every line is empty")
+    model = io.BytesIO()
+    # Characters are kept one for one, spaces too, so that a text comes back exactly as it was.
+    exact = settings.kind == "char"
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type=settings.kind,
+            vocab_size=settings.vocab_size,
+            hard_vocab_limit=False,
+            character_coverage=settings.character_coverage,
+            normalization_rule_name=settings.normalization,
+            add_dummy_prefix=not exact,
+            remove_extra_whitespaces=not exact,
+            max_sentence_length=LONGEST_LINE,
+            unk_surface=" ⁇" if settings.kind == "word" else "⁇",
+            pad_id=0,
+            bos_id=1,
+            eos_id=2,
+            unk_id=3,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _explain(error, settings) from None
+    return model.getvalue()
+
+
+def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError:
+    too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
+    if too_small:
+        return UserError(
+            f"tokenizer: vocab_size {settings.vocab_size} is too small: the characters of this text and the "
+            f"special pieces alone are {too_small[1]}; set it to that or more, or lower character_coverage"
+        )
+    return UserError(f"tokenizer: SentencePiece could not learn from this text ({error})")
+
+
+def _seeded(function: Callable[[], Result], seed: int) -> Result:
+    """Call `function` with SentencePiece's random generator freshly seeded.
+
+    Each thread has a generator of its own, which takes up the process-wide seed when it is first used; so
+    setting the seed is sure to have an effect only in a new thread.
+    """
+    with _generator, ThreadPoolExecutor(max_workers=1) as thread:
+        sentencepiece.set_random_generator_seed(seed)
+        return thread.submit(function).result()
+
+
+def _read_settings(directory: Path) -> dict[str, dict[str, Any]]:
+    path = directory / "settings.json"
+    try:
+        settings = json.loads(path.read_text("utf-8"))
+    except OSError:
+        raise UserError(f"{directory}: no tokenizer here (settings.json is missing)") from None
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: not valid JSON; the file is damaged")
+    return settings
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,94 @@
+"""The optimizer, and the average of its weights."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from qkv.config import TrainingConfig
+from qkv.training.checkpoint import weights_of
+
+
+class Optimization:
+    """Adam or AdamW over a model, with clipping, fp16 loss scaling and an optional average of the weights.
+
+    Matrices are decayed, biases and norms are not. Kingma & Ba 2015; Loshchilov & Hutter 2019.
+
+    Args:
+        model: whose parameters are optimized.
+        settings: the recipe's training section.
+        device: where the model is.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainingConfig, device: torch.device):
+        self._model, self._settings = model, settings
+        named = list(model.named_parameters())
+        matrices = [(name, p) for name, p in named if p.dim() >= 2]
+        others = [(name, p) for name, p in named if p.dim() < 2]
+        self._named = matrices + others
+        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+        self._adam = kind(
+            [
+                {"params": [p for _, p in matrices], "weight_decay": settings.weight_decay},
+                {"params": [p for _, p in others], "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            eps=settings.eps,
+            fused=True,
+        )
+        self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.average: dict[str, Tensor] | None = None
+        if settings.ema:
+            self.average = {name: tensor.clone() for name, tensor in weights_of(model).items()}
+
+    def zero_grad(self) -> None:
+        self._adam.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradient to the parameters'."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, learning_rate: float) -> Tensor:
+        """Clip, move the weights, and return the gradient's norm from before it was clipped."""
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate
+        self._scaler.unscale_(self._adam)
+        limit = float("inf") if self._settings.clip_norm is None else self._settings.clip_norm
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit, foreach=True)
+        self._scaler.step(self._adam)
+        self._scaler.update()
+        self._update_average()
+        return norm
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self.average is None:
+            return
+        # Early on the average follows closely, or it would remember the random start for long.
+        steps = self._adam.state[self._named[0][1]]["step"].item()
+        decay = min(self._settings.ema, (1 + steps) / (10 + steps))
+        current = weights_of(self._model)
+        torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], 1.0 - decay)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What it takes to go on: tensors (moments; raw weights if there is an average), and the loss scale."""
+        tensors = {}
+        for name, parameter in self._named:
+            for key, value in self._adam.state.get(parameter, {}).items():
+                tensors[f"{key}.{name}"] = value
+        if self.average is not None:
+            tensors |= {f"weight.{name}": tensor for name, tensor in weights_of(self._model).items()}
+        return tensors, self._scaler.state_dict()
+
+    def restore(self, tensors: Mapping[str, Tensor], loss_scale: dict[str, float]) -> None:
+        """Undo `state`. The raw weights are the caller's to put back."""
+        for name, parameter in self._named:
+            state = {}
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if f"{key}.{name}" in tensors:
+                    state[key] = tensors[f"{key}.{name}"].to(parameter.device)
+            if state:
+                self._adam.state[parameter] = state
+        if loss_scale:
+            self._scaler.load_state_dict(loss_scale)

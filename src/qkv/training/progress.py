@@ -1,0 +1,77 @@
+"""What a person sees while training runs: a bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+_LOG_SECONDS = 30.0
+
+
+def spoken_time(seconds: float) -> str:
+    """12 s, 3:05 min or 2:07 h."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60}:{seconds % 60:02d} min"
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """A counter for work of unknown size; it yields a function to be called with the count so far."""
+    with tqdm(desc=what, unit=" pairs", disable=not sys.stderr.isatty(), leave=False, delay=1.0) as bar:
+
+        def count(total: int) -> None:
+            bar.update(total - bar.n)
+
+        yield count
+
+
+class TrainingProgress:
+    """Loss, speed and time left.
+
+    Args:
+        enabled: whether anything is shown at all.
+        share: how much of the run (0 … 1) lies behind already, when resuming.
+    """
+
+    def __init__(self, enabled: bool = True, share: float = 0.0):
+        self._enabled = enabled
+        self._on_terminal = enabled and sys.stderr.isatty()
+        self._first_share, self._began, self._logged = share, time.monotonic(), 0.0
+        self._bar = tqdm(
+            total=1.0,
+            initial=share,
+            disable=not self._on_terminal,
+            bar_format="{percentage:3.0f}% |{bar}| {desc}",
+            dynamic_ncols=True,
+        )
+
+    def update(self, share: float, step: int, loss: float, tokens_per_second: float) -> None:
+        """Show where training stands."""
+        text = f"step {step:,}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s  {self._time_left(share)} left"
+        if self._on_terminal:
+            self._bar.set_description_str(text, refresh=False)
+            self._bar.n = min(1.0, share)
+            self._bar.refresh()
+        elif self._enabled and time.monotonic() - self._logged > _LOG_SECONDS:
+            self._logged = time.monotonic()
+            self.say(f"{100 * share:3.0f}%  {text}")
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        if self._enabled:
+            tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _time_left(self, share: float) -> str:
+        done = share - self._first_share
+        if done <= 0:
+            return "?"
+        return spoken_time((time.monotonic() - self._began) * max(0.0, 1.0 - share) / done)

@@ -1,0 +1,59 @@
+"""How the learning rate rises and falls."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+ScheduleKind = Literal["paper", "inverse_sqrt", "cosine", "constant"]
+
+_LONGEST_WARMUP = 0.1  # of a wall-clock budget
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate as a function of the step and of the share of the run that is over.
+
+    Attributes:
+        kind: `paper` is d_model^-0.5 · min(step^-0.5, step · warmup^-1.5) (Vaswani et al. 2017, equation 3), whatever
+            `peak` says; `inverse_sqrt` has its form and the peak that is given; `cosine` falls along half a cosine to
+            zero (Loshchilov & Hutter 2017); `constant` stays.
+        peak: learning rate at the end of warm-up.
+        warmup_steps: steps over which it rises linearly.
+        d_model: width of the model, for `paper`.
+        cooldown: last share of the run, over which whatever the kind says is brought to zero linearly.
+        timed: the run is bounded by time, so that warm-up ends after a tenth of it at the latest.
+    """
+
+    kind: ScheduleKind
+    peak: float
+    warmup_steps: int
+    d_model: int = 512
+    cooldown: float = 0.0
+    timed: bool = False
+
+    def learning_rate(self, step: int, share: float) -> float:
+        """For step 1, 2, … when `share` (0 … 1) of the run is over."""
+        return self._peak() * self._rise(step, share) * self._fall(step, share) * self._cool(share)
+
+    def _peak(self) -> float:
+        if self.kind == "paper":
+            return self.d_model**-0.5 * max(1, self.warmup_steps) ** -0.5
+        return self.peak
+
+    def _rise(self, step: int, share: float) -> float:
+        risen = step / max(1, self.warmup_steps)
+        if self.timed:
+            risen = max(risen, share / _LONGEST_WARMUP)
+        return min(1.0, risen)
+
+    def _fall(self, step: int, share: float) -> float:
+        if self.kind == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+        if self.kind == "constant":
+            return 1.0
+        return min(1.0, math.sqrt(max(1, self.warmup_steps) / step))
+
+    def _cool(self, share: float) -> float:
+        if self.cooldown == 0.0:
+            return 1.0
+        return min(1.0, max(0.0, 1.0 - share) / self.cooldown)

@@ -1,0 +1,398 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qkv.config import Config, TrainingConfig, load_config
+from qkv.devices import autocast, keep_freed_memory, pick_device
+from qkv.errors import UserError
+from qkv.files import point
+from qkv.run import Run
+from qkv.text.batches import Batch, collate, plan_batches
+from qkv.training.checkpoint import (
+    TrainingState,
+    average_run,
+    load_model,
+    prune,
+    read_state,
+    read_tensors,
+    save_checkpoint,
+    set_weights,
+    weights_of,
+)
+from qkv.training.interruption import Interruption
+from qkv.training.loss import batch_loss
+from qkv.training.optimization import Optimization
+from qkv.training.preparation import Prepared, prepare, training_corpus
+from qkv.training.progress import TrainingProgress, spoken_time
+from qkv.training.records import Records, Window
+from qkv.training.schedule import Schedule
+from qkv.training.validation import Validation, Validator
+
+_STEPS_IF_UNBOUNDED = 50_000
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Config,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    progress: bool = True,
+) -> Run:
+    """Train a model as the recipe says and return its run.
+
+    Args:
+        recipe: a YAML file, a mapping, or a configuration.
+        overrides: "key.key=value" strings that change the recipe.
+        resume: go on with the run that exists already in the recipe's `run`, from its newest checkpoint, bit for bit.
+        progress: whether to show a progress bar and sample outputs on standard error.
+
+    Raises:
+        UserError: if the recipe, the data or the run directory is at fault, the disk is full, or the loss turns NaN.
+        KeyboardInterrupt: if it was interrupted; a checkpoint was saved before.
+    """
+    began = time.monotonic()
+    config = load_config(recipe, overrides)
+    if resume:
+        Run.open(config.run)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = pick_device(config.device)
+    keep_freed_memory()
+    prepared = prepare(config, resume=resume)
+    Trainer(prepared, device, began=began, progress=progress).run_to_the_end()
+    return prepared.run
+
+
+class Trainer:
+    """One sitting of training: from the newest checkpoint, or from nothing, to the end.
+
+    Args:
+        prepared: run, configuration, tokenizers and the model's options.
+        device: where to compute.
+        began: `time.monotonic()` of the moment from which a wall-clock budget counts; now by default.
+        progress: whether to show anything.
+    """
+
+    def __init__(
+        self, prepared: Prepared, device: torch.device, *, began: float | None = None, progress: bool = True
+    ):
+        self.prepared, self.run, self.config = prepared, prepared.run, prepared.config
+        self.settings: TrainingConfig = prepared.config.training
+        self.device = device
+        self._began = time.monotonic() if began is None else began
+        self._batches_per_epoch = 0
+        self._first_bad_step = torch.full((), torch.inf, dtype=torch.float64, device=device)
+        self._longest_validation = 0.0
+        torch.manual_seed(self.config.seed)
+        self.model = prepared.build_model().to(device).train()
+        self.optimization = Optimization(self.model, self.settings, device)
+        self.state = TrainingState()
+        if self.run.checkpoints():
+            self._resume(self.run.checkpoints()[-1])
+        self._seconds_before = self.state.seconds
+        self.window = Window(device, self.state.window)
+        self.schedule = self._make_schedule()
+        self.validator = Validator(prepared, device)
+        self.records = Records(self.run, self.state.step)
+        self.progress = TrainingProgress(progress, self._share())
+        self._saved_at = self.state.step if self.run.checkpoints() else -1
+
+    # The loop
+
+    def run_to_the_end(self) -> None:
+        """Train until a bound is reached or nothing gets better, then choose the best weights.
+
+        Raises:
+            UserError: if the disk is full or the loss is not a number.
+            KeyboardInterrupt: if a signal asked to stop; a checkpoint was saved before.
+        """
+        try:
+            with Interruption() as interruption:
+                self._announce()
+                for batches in self._steps():
+                    self._step(batches)
+                    self._report_and_save()
+                    if self._has_stalled() or interruption.requested:
+                        break
+                if interruption.requested:
+                    self._save()
+                    self.progress.say(f"stopped at step {self.state.step}; go on with `qkv train --resume {self.run.path}`")
+                    raise KeyboardInterrupt
+            self._finish()
+        finally:
+            self.progress.close()
+            self.records.close()
+
+    def _steps(self) -> Iterator[list[Batch]]:
+        """The batches of one step after another, from where training stands until a bound is reached."""
+        tokenizers = self.prepared.tokenizers
+        while not self._is_over():
+            corpus = training_corpus(self.prepared, self.state.epoch)
+            lengths = corpus.source_lengths, corpus.target_lengths
+            plan = plan_batches(
+                *lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch
+            )
+            self._batches_per_epoch = len(plan)
+            while self.state.batch < len(plan) and not self._is_over():
+                group = plan[self.state.batch : self.state.batch + self.settings.accumulate]
+                self.state.batch += len(group)
+                yield [
+                    collate(corpus, indices, tokenizers.source, tokenizers.target).to(self.device, non_blocking=True)
+                    for indices in group
+                ]
+            if self.state.batch >= len(plan):
+                self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+
+    def _step(self, batches: list[Batch]) -> None:
+        """One step: losses are summed, and divided once by all target tokens of the step."""
+        tokens = sum(batch.num_target_tokens for batch in batches)
+        smoothed = torch.zeros((), device=self.device)
+        nll = torch.zeros((), device=self.device)
+        self.optimization.zero_grad()
+        for batch in batches:
+            with autocast(self.device, self.settings.precision):
+                loss = batch_loss(self.model, batch, self.settings.label_smoothing)
+            self.optimization.backward(loss.smoothed / tokens)
+            smoothed += loss.smoothed.detach()
+            nll += loss.nll
+        self.state.step += 1
+        self._watch(smoothed)
+        self._learning_rate = self.schedule.learning_rate(self.state.step, self._share())
+        self._gradient_norm = self.optimization.step(self._learning_rate)
+        self.state.target_tokens += tokens
+        self.window.add(smoothed=smoothed, nll=nll, tokens=tokens)
+
+    # Bounds: how much of the run is over
+
+    def _share(self) -> float:
+        """From 0 (nothing done) to 1 (a bound is reached)."""
+        shares = [0.0]
+        steps = self.settings.steps
+        if steps is None and self.settings.epochs is None and self.settings.budget is None:
+            steps = _STEPS_IF_UNBOUNDED
+        if steps is not None:
+            shares.append(self.state.step / steps)
+        if self.settings.epochs is not None:
+            within = self.state.batch / self._batches_per_epoch if self.state.batch else 0.0
+            shares.append((self.state.epoch + within) / self.settings.epochs)
+        if self.settings.budget is not None:
+            shares.append(self._seconds() / (self.settings.budget - self._reserve()))
+        return min(1.0, max(shares))
+
+    def _seconds(self) -> float:
+        """Wall-clock time spent on this run, over all sittings."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def _reserve(self) -> float:
+        """Part of a wall-clock budget that is kept for what comes after the last step."""
+        assert self.settings.budget is not None
+        validations = 2 if self.settings.average_last else 1
+        return min(0.5 * self.settings.budget, 0.02 * self.settings.budget + 1.25 * validations * self._longest_validation)
+
+    def _is_over(self) -> bool:
+        return self._share() >= 1.0
+
+    def _has_stalled(self) -> bool:
+        patience = self.config.validation.patience
+        if patience is None or self.state.validations_since_best < patience:
+            return False
+        self.progress.say(f"no better for {patience} validations: stopping early")
+        return True
+
+    def _make_schedule(self) -> Schedule:
+        timed = self.settings.budget is not None
+        cooldown = self.settings.cooldown
+        if cooldown is None:
+            cooldown = 0.3 if timed and self.settings.schedule != "cosine" else 0.0
+        return Schedule(
+            kind=self.settings.schedule,
+            peak=self.settings.learning_rate,
+            warmup_steps=self.settings.warmup_steps,
+            d_model=self.model.output.in_features,
+            cooldown=cooldown,
+            timed=timed,
+        )
+
+    # Watching
+
+    def _watch(self, loss: Tensor) -> None:
+        """Remember the first step whose loss is not finite, without waiting for a GPU."""
+        bad = torch.where(torch.isfinite(loss), torch.inf, float(self.state.step))
+        self._first_bad_step = torch.minimum(self._first_bad_step, bad.to(self._first_bad_step.dtype))
+        if self.device.type == "cpu":
+            self._refuse_bad_loss()
+
+    def _refuse_bad_loss(self) -> None:
+        step = self._first_bad_step.item()
+        if math.isfinite(step):
+            kept = self.run.checkpoints()
+            good = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint had been saved yet"
+            raise UserError(
+                f"the loss is not a number at step {int(step)}; {good}. Lower training.learning_rate, raise "
+                "training.warmup_steps or lower training.clip_norm"
+            )
+
+    def _report_and_save(self) -> None:
+        """Whatever is due after a step."""
+        if self.state.step % self.settings.report_every == 0:
+            self._report()
+        if self._is_due(self.config.validation.every):
+            self._validate_and_save()
+        elif self.config.checkpoints.every is not None and self.state.step % self.config.checkpoints.every == 0:
+            self._save()
+
+    def _is_due(self, every: int | None) -> bool:
+        if every is None:
+            return self.state.batch >= self._batches_per_epoch
+        return self.state.step % every == 0
+
+    def _report(self) -> None:
+        self._refuse_bad_loss()
+        self.records.add(
+            "train",
+            self.state.step,
+            epoch=self.state.epoch,
+            loss=self.window.loss,
+            nll=self.window.nll,
+            learning_rate=self._learning_rate,
+            gradient_norm=self._gradient_norm.item(),
+            tokens_per_second=self.window.tokens_per_second,
+            target_tokens=self.state.target_tokens,
+            seconds=self._seconds(),
+        )
+        self.progress.update(self._share(), self.state.step, self.window.loss, self.window.tokens_per_second)
+        self.window = Window(self.device)
+
+    def _announce(self) -> None:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        verb = f"resuming at step {self.state.step:,}" if self.state.step else "training"
+        pairs = len(training_corpus(self.prepared, self.state.epoch))
+        self.progress.say(
+            f"{verb}: {self.config.model.architecture}, {parameters:,} parameters, {pairs:,} pairs, on {self.device} "
+            f"in {self.settings.precision}; the run is {self.run.path}"
+        )
+
+    # Validation and checkpoints
+
+    def _validate_and_save(self) -> None:
+        is_best = not self.validator.possible or self._validate()
+        self._save()
+        if is_best:
+            point(self.run.best_path, self.run.checkpoint_path(self.state.step))
+        prune(self.run, max(self.config.checkpoints.keep, self.settings.average_last))
+
+    def _validate(self) -> bool:
+        """Validate the weights to use (the average if there is one); whether they are the best so far."""
+        result = self._measured(self.optimization.average)
+        is_best = self.validator.is_better(result.metric, self.state.best)
+        if is_best:
+            self.state.best, self.state.best_step = result.metric, self.state.step
+            self.state.validations_since_best = 0
+        else:
+            self.state.validations_since_best += 1
+        self._record(result, "  (best)" if is_best else "")
+        return is_best
+
+    def _measured(self, weights: Mapping[str, Tensor] | None) -> Validation:
+        """Validate with other weights than the model's own, which are put back."""
+        began = time.monotonic()
+        if weights is None:
+            result = self.validator(self.model)
+        else:
+            own = {name: tensor.clone() for name, tensor in weights_of(self.model).items()}
+            set_weights(self.model, weights)
+            result = self.validator(self.model)
+            set_weights(self.model, own)
+        self._longest_validation = max(self._longest_validation, time.monotonic() - began)
+        return result
+
+    def _record(self, result: Validation, remark: str) -> None:
+        metric = self.config.validation.metric
+        samples = [dict(zip(("source", "reference", "output"), sample, strict=True)) for sample in result.samples]
+        self.records.add(
+            "validation",
+            self.state.step,
+            epoch=self.state.epoch,
+            loss=result.loss,
+            perplexity=result.perplexity,
+            **({} if metric == "loss" else {metric: result.metric}),
+            seconds=self._seconds(),
+            samples=samples,
+        )
+        text = "" if metric == "loss" else f"  {metric} {result.metric:.2f}"
+        self.progress.say(
+            f"step {self.state.step:,}, epoch {self.state.epoch + 1}, {spoken_time(self._seconds())}: validation loss "
+            f"{result.loss:.3f}  perplexity {result.perplexity:.2f}{text}{remark}"
+        )
+        for source, reference, output in result.samples:
+            self.progress.say(f"    source    {source}\n    reference {reference}\n    output    {output}")
+
+    def _save(self) -> None:
+        if self._saved_at == self.state.step:
+            return
+        self._refuse_bad_loss()
+        self.state.seconds = self._seconds()
+        self.state.window = self.window.saved()
+        tensors, self.state.loss_scale = self.optimization.state()
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        save_checkpoint(
+            self.run.checkpoint_path(self.state.step),
+            self.model,
+            self.prepared.model_options,
+            self.config.model.architecture,
+            self.state,
+            weights=self.optimization.average,
+            resume=tensors,
+        )
+        self._saved_at = self.state.step
+
+    def _resume(self, checkpoint: Path) -> None:
+        """Put everything back as it was when the checkpoint was written."""
+        self.state = read_state(checkpoint)
+        # Built only to be checked against this run's own model, whose parameters the optimizer holds already.
+        weights = weights_of(load_model(checkpoint, self.config.model.architecture))
+        tensors = read_tensors(checkpoint / "optimizer.safetensors")
+        if self.optimization.average is not None:
+            set_weights(self.model, {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")})
+            self.optimization.average = {name: tensor.to(self.device) for name, tensor in weights.items()}
+        else:
+            set_weights(self.model, weights, checkpoint)
+        self.optimization.restore(tensors, self.state.loss_scale)
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        best = self.run.checkpoint_path(self.state.best_step)
+        if best.is_dir():
+            point(self.run.best_path, best)
+
+    def _finish(self) -> None:
+        """Validate what has not been, and average the last checkpoints if that is better."""
+        if self._saved_at != self.state.step:
+            self._validate_and_save()
+        if self.settings.average_last >= 2 and len(self.run.checkpoints()) >= 2:
+            self._try_average()
+        best = "" if self.state.best is None else f", best {self.config.validation.metric} {self.state.best:.2f}"
+        self.progress.say(
+            f"done: {self.state.step:,} steps, {self.state.target_tokens:,} target tokens in "
+            f"{spoken_time(self._seconds())}{best}; try `qkv translate {self.run.path}`"
+        )
+
+    def _try_average(self) -> None:
+        averaged = average_run(self.run, self.settings.average_last)
+        if self.validator.possible:
+            result = self._measured(read_tensors(averaged / "model.safetensors"))
+            is_best = self.validator.is_better(result.metric, self.state.best)
+            self._record(result, f"  (average of {self.settings.average_last}{', best' if is_best else ''})")
+            if not is_best:
+                return
+            self.state.best = result.metric
+        point(self.run.best_path, averaged)

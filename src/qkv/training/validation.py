@@ -1,0 +1,108 @@
+"""How good the model is on pairs it does not learn from."""
+
+import math
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+
+from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.sentences import search_all
+from qkv.devices import autocast
+from qkv.metrics import METRICS, compute
+from qkv.nn.seq2seq import Seq2Seq
+from qkv.text.batches import collate, plan_batches
+from qkv.text.corpus import group_references, read_pairs
+from qkv.training.loss import batch_loss
+from qkv.training.preparation import Prepared, pair_files, validation_corpus
+
+
+@dataclass
+class Validation:
+    """What one look at the validation pairs gave.
+
+    Attributes:
+        loss: negative log-likelihood per target token, in nats.
+        metric: value of the chosen metric (the loss itself if that was chosen).
+        samples: (source, reference, output).
+    """
+
+    loss: float
+    metric: float
+    samples: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700.0))
+
+
+class Validator:
+    """Measures loss and metric; it draws no random numbers, so training goes on as if it had not been there."""
+
+    def __init__(self, prepared: Prepared, device: torch.device):
+        self.settings = prepared.config.validation
+        self._config, self._tokenizers, self._device = prepared.config, prepared.tokenizers, device
+        self._corpus = validation_corpus(prepared)
+        self._sources: list[str] = []
+        self._references: list[list[str]] = []
+        if self._corpus is not None:
+            pairs = islice(read_pairs(pair_files(prepared.config, "validation")), self.settings.max_examples)
+            self._sources, self._references = group_references(pairs)
+
+    @property
+    def possible(self) -> bool:
+        return self._corpus is not None
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.settings.metric != "loss" and METRICS[self.settings.metric].higher_is_better
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        if best is None or math.isnan(best):
+            return True
+        return value > best if self.higher_is_better else value < best
+
+    @torch.no_grad()
+    def __call__(self, model: Seq2Seq) -> Validation:
+        """Measure; the model is left in the mode it was found in."""
+        was_training = model.training
+        model.eval()
+        try:
+            loss = self._loss(model)
+            if self.settings.metric == "loss":
+                outputs = self._outputs(model, self._sources[: self.settings.samples])
+                metric = loss
+            else:
+                outputs = self._outputs(model, self._sources)
+                metric = compute([self.settings.metric], outputs, self._references)[self.settings.metric].value
+        finally:
+            model.train(was_training)
+        shown = zip(self._sources, (references[0] for references in self._references), outputs, strict=False)
+        return Validation(loss, metric, list(islice(shown, self.settings.samples)))
+
+    def _loss(self, model: Seq2Seq) -> float:
+        assert self._corpus is not None
+        lengths = self._corpus.source_lengths, self._corpus.target_lengths
+        total, tokens = 0.0, 0
+        for indices in plan_batches(*lengths, self._config.training.batch_tokens, seed=0, epoch=0):
+            batch = collate(self._corpus, indices, self._tokenizers.source, self._tokenizers.target).to(self._device)
+            with autocast(self._device, self._config.training.precision):
+                total += batch_loss(model, batch).nll.item()
+            tokens += batch.num_target_tokens
+        return total / tokens
+
+    def _outputs(self, model: Seq2Seq, sources: list[str]) -> list[str]:
+        decoding = self._config.decoding
+        options = SearchOptions(
+            beam=self.settings.beam,
+            length_penalty=decoding.length_penalty,
+            max_length_ratio=decoding.max_length_ratio,
+            max_length_extra=decoding.max_length_extra,
+        )
+        eos = self._tokenizers.source.eos
+        encoded = [[*ids, eos] for ids in self._tokenizers.source.encode(sources)]
+        with autocast(self._device, self._config.training.precision):
+            found = search_all(
+                model, encoded, self._tokenizers, options, batch_tokens=decoding.batch_tokens, device=self._device
+            )
+        return self._tokenizers.target.decode([hypotheses[0].tokens for hypotheses in found])

@@ -1,0 +1,125 @@
+"""The house's rules: imports point down, never up, never in a circle; each floor knows only what it may know."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "qkv"
+
+# Every part of qkv and the floor that it stands on; a part may import its own floor and those below.
+FLOORS = {
+    "errors": 0,
+    "files": 0,
+    "devices": 0,
+    "nn": 1,
+    "text": 1,
+    "metrics": 1,
+    "config": 2,
+    "run": 2,
+    "training": 2,
+    "decoding": 2,
+    "translator": 3,
+    "inspection": 3,
+    "interchange": 3,
+    "serving": 3,
+    "cli": 4,
+    "__main__": 4,
+}
+# What these parts may know of qkv, beside themselves.
+NEIGHBOURS = {"nn": set(), "text": {"errors", "files"}, "metrics": {"errors"}}
+
+MODULES = {
+    ".".join(("qkv", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every module that `module` imports, at its top or inside a function, except for the eyes of a type checker."""
+    waiting: list[ast.AST] = [ast.parse(MODULES[module].read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+        waiting.extend(ast.iter_child_nodes(node))
+
+
+def imports_of_qkv(module: str) -> set[str]:
+    return {name for name in imports(module) if name.split(".")[0] == "qkv"}
+
+
+def part(module: str) -> str:
+    """`qkv.nn.attention` → `nn`"""
+    return (module.split(".") + [""])[1]
+
+
+def test_every_part_stands_on_a_floor():
+    assert {part(module) for module in MODULES} - {""} <= FLOORS.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    if module == "qkv":
+        assert imports_of_qkv(module) == set(), "import qkv does no work"
+        return
+    floor = FLOORS[part(module)]
+    assert [name for name in imports_of_qkv(module) if FLOORS[part(name)] > floor] == []
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_the_ground_floor_knows_little(name):
+    known = {part(other) for module in MODULES if part(module) == name for other in imports_of_qkv(module)}
+    assert known <= NEIGHBOURS[name] | {name}
+
+
+def test_nn_imports_torch_alone():
+    outside = {
+        name.split(".")[0] for module in MODULES if part(module) == "nn" for name in imports(module)
+    } - set(sys.stdlib_module_names)
+    assert outside == {"torch", "jaxtyping", "qkv"}
+
+
+def test_text_knows_no_models():
+    imported = {name for module in MODULES if part(module) == "text" for name in imports(module)}
+    assert not any(name.startswith("torch.nn") for name in imported)
+
+
+def test_no_imports_in_a_circle():
+    finished: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join((*path[path.index(module) :], module))
+        if module not in finished:
+            # Importing a.b runs a/__init__ too, but `from a import b` inside package a is no circle of its own.
+            for name in imports_of_qkv(module) - {module}:
+                if name in MODULES:
+                    visit(name, (*path, module))
+            finished.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+def test_the_cache_of_keys_and_values_lives_in_nn():
+    assert "qkv.nn.cache" in MODULES
+    assert "qkv.decoding.cache" not in MODULES
+
+
+def test_importing_qkv_does_no_work():
+    heavy = ["torch", "numpy", "jaxtyping", "pydantic", "sentencepiece", "sacrebleu", "pyarrow"]
+    code = f"import sys, qkv; print([name for name in {heavy} if name in sys.modules])"
+    environment = {"PYTHONPATH": str(PACKAGE.parent)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,180 @@
+"""Batches: every pair once, within the budget, hardly padded, the same for the same (seed, epoch)."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qkv.errors import UserError
+from qkv.text.batches import Batch, collate, pad, plan_batches
+from qkv.text.corpus import Pair
+from qkv.text.encoded import write_encoded
+from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), max_size=200)
+SEEDS = st.integers(0, 2**32)
+
+
+def plan(lengths, max_tokens, seed=0, epoch=0):
+    sources, targets = np.array(lengths, np.int32).reshape(-1, 2).T
+    return plan_batches(sources, targets, max_tokens, seed=seed, epoch=epoch)
+
+
+def realistic(pairs, seed=0):
+    """Lengths as in a corpus of sentences: most near 14, few beyond 40, the target about as long."""
+    generator = np.random.default_rng(seed)
+    sources = 2 + generator.poisson(generator.gamma(6, 2, pairs))
+    return np.stack([sources, 1 + generator.poisson(sources)], axis=1)
+
+
+@given(lengths=LENGTHS, max_tokens=st.integers(1, 300), seed=SEEDS, epoch=st.integers(0, 9))
+def test_every_pair_once_and_within_the_budget(lengths, max_tokens, seed, epoch):
+    batches = plan(lengths, max_tokens, seed, epoch)
+    assert sorted(int(i) for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        tokens = len(batch) * max(max(lengths[i]) for i in batch)
+        assert tokens <= max_tokens or len(batch) == 1
+
+
+@given(lengths=LENGTHS, max_tokens=st.integers(1, 300), seed=SEEDS, epoch=st.integers(0, 9))
+def test_the_plan_is_a_function_of_seed_and_epoch(lengths, max_tokens, seed, epoch):
+    np.random.seed(epoch)  # noqa: NPY002 - the global generator must not matter
+    first = [batch.tolist() for batch in plan(lengths, max_tokens, seed, epoch)]
+    assert [batch.tolist() for batch in plan(lengths, max_tokens, seed, epoch)] == first
+
+
+def test_epochs_and_seeds_differ():
+    lengths = realistic(2000)
+    plans = [plan(lengths, 512, seed, epoch) for seed, epoch in [(1, 0), (1, 1), (2, 0)]]
+    orders = [[batch.tolist() for batch in batches] for batches in plans]
+    groups = [{frozenset(batch) for batch in order} for order in orders]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert groups[0] != groups[1]  # not only the order of the batches but also who meets whom
+
+
+def test_sources_of_equal_length_go_together():
+    lengths = realistic(20_000)
+    batches = plan(lengths, 4096)
+    equal = [batch for batch in batches if len(np.unique(lengths[batch, 0])) == 1]
+    assert sum(map(len, equal)) > 0.95 * len(lengths)
+    # Of the targets, little is padding, since like lengths meet.
+    padded = sum(len(batch) * lengths[batch, 1].max() for batch in batches)
+    assert lengths[:, 1].sum() > 0.9 * padded
+
+
+def test_no_tiny_batch_for_each_length():
+    lengths = [(n, n) for n in range(1, 41)]  # one pair of each length
+    batches = plan(lengths, 400)
+    assert len(batches) <= 4
+    assert max(len(np.unique(batch)) for batch in batches) > 10
+    lengths = realistic(20_000)
+    tokens = sorted(len(batch) * lengths[batch].max() for batch in plan(lengths, 4096))
+    assert tokens[1] >= 2048  # at most one batch is less than half full
+    assert sum(tokens) > 0.9 * 4096 * len(tokens)
+
+
+def test_merged_lengths_are_neighbours():
+    lengths = [(n, n) for n in range(1, 41)]
+    spans = sorted((int(batch.min()), int(batch.max())) for batch in plan(lengths, 400))
+    assert all(high < low for (_, high), (low, _) in pairwise(spans))
+
+
+def test_targets_are_sorted_inside_a_length():
+    lengths = [(5, 1 + n % 20) for n in range(400)]
+    ranges = sorted(
+        (min(lengths[i][1] for i in b), max(lengths[i][1] for i in b)) for b in plan(lengths, 100)
+    )
+    assert all(high <= low for (_, high), (low, _) in pairwise(ranges))
+
+
+def test_a_pair_beyond_the_budget_is_a_batch_of_its_own():
+    batches = plan([(3, 3), (50, 2), (3, 3), (2, 70)], 10)
+    assert sorted(sorted(batch.tolist()) for batch in batches) == [[0, 2], [1], [3]]
+
+
+def test_no_pairs_no_batches():
+    assert plan([], 100) == []
+    with pytest.raises(UserError, match="max_tokens is 0"):
+        plan([(1, 1)], 0)
+
+
+@given(rows=st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=9), min_size=1, max_size=9))
+def test_pad_and_mask_give_the_rows_back(rows):
+    tensor, mask = pad(rows, 1000)
+    longest = max(map(len, rows))
+    assert tensor.shape == (len(rows), longest)
+    assert tensor.dtype == torch.int64
+    if mask is None:
+        assert all(len(row) == longest for row in rows)
+        mask = torch.ones_like(tensor, dtype=torch.bool)
+    else:
+        assert not mask.all()
+    assert [tensor[i, mask[i]].tolist() for i in range(len(rows))] == rows
+    assert (tensor[~mask] == 1000).all()
+    assert (mask[:, 1:] <= mask[:, :-1]).all()  # padding is on the right
+
+
+def test_pad_takes_arrays_of_any_width():
+    tensor, mask = pad([np.array([7, 8], np.uint16), np.array([60_000], np.uint16)], 0)
+    assert tensor.tolist() == [[7, 8], [60_000, 0]]
+    assert mask is not None
+    assert mask.tolist() == [[True, True], [True, False]]
+
+
+@pytest.fixture(scope="module")
+def corpus_and_tokenizers(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("corpus")
+    pairs = [Pair("ab", "x"), Pair("ba", "x y z"), Pair("abab", "y z")]
+    settings = TokenizerSettings(joint=False, source={"kind": "char"}, target={"kind": "word"})
+    tokenizers = Tokenizers.learn(pairs, directory / "tokenizer", settings)
+    # Special ids differ by side and are not 0, 1, 2: nothing may assume them.
+    tokenizers.source.pad, tokenizers.target.pad, tokenizers.target.bos = 90, 91, 92
+    return write_encoded(directory / "corpus", pairs, tokenizers, max_length=99), tokenizers
+
+
+def test_collate_with_padding(corpus_and_tokenizers):
+    corpus, tokenizers = corpus_and_tokenizers
+    (x, y, z), eos = tokenizers.target.encode(["x y z"])[0], tokenizers.target.eos
+    (a, b), source_eos = tokenizers.source.encode(["ab"])[0], tokenizers.source.eos
+    batch = collate(corpus, np.array([0, 2]), tokenizers.source, tokenizers.target)
+    assert batch.source.tolist() == [[a, b, source_eos, 90, 90], [a, b, a, b, source_eos]]
+    assert batch.source_mask.tolist() == [[True, True, True, False, False], [True] * 5]
+    assert batch.target_input.tolist() == [[92, x, 91], [92, y, z]]
+    assert batch.target_output.tolist() == [[x, eos, 91], [y, z, eos]]
+    assert batch.target_mask.tolist() == [[True, True, False], [True] * 3]
+    assert batch.num_target_tokens == 5
+
+
+def test_collate_makes_no_mask_that_is_not_needed(corpus_and_tokenizers):
+    corpus, tokenizers = corpus_and_tokenizers
+    batch = collate(corpus, [0, 1], tokenizers.source, tokenizers.target)  # sources equally long
+    assert batch.source_mask is None
+    assert batch.target_mask is not None
+    alone = collate(corpus, [1], tokenizers.source, tokenizers.target)
+    assert alone.source_mask is None
+    assert alone.target_mask is None
+    assert alone.num_target_tokens == alone.target_output.numel() == 4
+
+
+def test_a_batch_moves_whole(corpus_and_tokenizers):
+    corpus, tokenizers = corpus_and_tokenizers
+    for rows in ([0, 1], [0, 2], [2]):
+        batch = collate(corpus, rows, tokenizers.source, tokenizers.target)
+        moved = batch.to("meta", non_blocking=True)
+        assert moved.num_target_tokens == batch.num_target_tokens
+        for name in ("source", "source_mask", "target_input", "target_output", "target_mask"):
+            before, after = getattr(batch, name), getattr(moved, name)
+            assert (before is None) == (after is None)
+            if after is not None:
+                assert after.device.type == "meta"
+                assert after.shape == before.shape
+
+
+def test_shapes_are_checked(corpus_and_tokenizers):
+    corpus, tokenizers = corpus_and_tokenizers
+    good = collate(corpus, [0, 1], tokenizers.source, tokenizers.target)
+    with pytest.raises(TypeError):
+        Batch(good.source[:1], None, good.target_input, good.target_output, good.target_mask, 6)

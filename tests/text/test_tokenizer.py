@@ -1,0 +1,209 @@
+"""Tokenizers: round trips, special ids, reproducible sampling, vocabularies of awkward sizes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qkv.errors import UserError
+from qkv.text.corpus import Pair
+from qkv.text.tokenizer import KINDS, Tokenizer, Tokenizers, TokenizerSettings, _sample
+
+SENTENCES = [
+    "ein kleiner Hund läuft über die Wiese",
+    "zwei kleine Katzen laufen über die Straße",
+    "der Hund und die Katze spielen auf der Wiese",
+    "auf der Straße spielen zwei kleine Hunde",
+]
+PAIRS = [Pair(sentence, sentence.upper()) for sentence in SENTENCES]
+ALPHABET = sorted(set("".join(SENTENCES)))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "source.model"
+    return Tokenizer.learn(SENTENCES, path, kind=request.param, vocab_size=60)
+
+
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "source.model"
+    return Tokenizer.learn(SENTENCES, path, kind="char", vocab_size=1000)
+
+
+def test_round_trip_of_what_was_learnt_from(tokenizer):
+    assert tokenizer.decode(tokenizer.encode(SENTENCES)) == SENTENCES
+
+
+@given(text=st.text(st.sampled_from(ALPHABET)))
+def test_char_round_trip_is_exact(characters, text):
+    ids = characters.encode([text])[0]
+    assert len(ids) == len(text)
+    assert characters.decode([ids]) == [text]
+
+
+def test_word_means_word(tmp_path):
+    phones = ["K AE1 T", "D AO1 G", "K AO1"]
+    tokenizer = Tokenizer.learn(phones, tmp_path / "m", kind="word", vocab_size=1000)
+    assert tokenizer.vocab_size == 4 + 6
+    assert [tokenizer.pieces(ids) for ids in tokenizer.encode(["T AE1 K"])] == [["▁T", "▁AE1", "▁K"]]
+
+
+def test_special_ids_are_distinct_and_never_encoded(tokenizer):
+    special = [tokenizer.pad, tokenizer.bos, tokenizer.eos, tokenizer.unk]
+    assert len(set(special)) == 4
+    assert all(0 <= i < tokenizer.vocab_size for i in special)
+    encoded = {i for ids in tokenizer.encode(SENTENCES) for i in ids}
+    assert not encoded & set(special)
+    assert tokenizer.encode([""]) == [[]]
+
+
+def test_decode_leaves_special_ids_out(tokenizer):
+    ids = tokenizer.encode(SENTENCES[:1])[0]
+    dressed = [tokenizer.bos, *ids, tokenizer.eos, tokenizer.pad, tokenizer.pad]
+    assert tokenizer.decode([dressed, [tokenizer.eos]]) == [SENTENCES[0], ""]
+
+
+def test_an_unknown_character_shows(tokenizer):
+    ids = tokenizer.encode(["ein 犬 und 猫"])[0]
+    assert ids.count(tokenizer.unk) == 2
+    assert tokenizer.decode([ids]) == ["ein ⁇ und ⁇"]
+
+
+def test_loading_gives_the_same_tokenizer(tmp_path):
+    learnt = Tokenizer.learn(SENTENCES, tmp_path / "x.model", kind="bpe", vocab_size=60)
+    loaded = Tokenizer.load(tmp_path / "x.model")
+    assert (loaded.kind, loaded.vocab_size, loaded.pad) == ("bpe", learnt.vocab_size, learnt.pad)
+    assert loaded.encode(SENTENCES) == learnt.encode(SENTENCES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.json", "x.model"]
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_learning_is_reproducible(tmp_path, kind):
+    for name in "ab":
+        Tokenizer.learn(SENTENCES * 20, tmp_path / name, kind=kind, vocab_size=50)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_sampling_is_reproducible(tmp_path, kind):
+    tokenizer = Tokenizer.learn(SENTENCES, tmp_path / "m", kind=kind, vocab_size=60)
+    lines = SENTENCES * 3
+    first = tokenizer.encode(lines, 0.3, seed=1)
+    tokenizer.encode(lines, 0.3, seed=7)  # whatever was drawn in between
+    assert tokenizer.encode(lines, 0.3, seed=1) == first
+    assert tokenizer.encode_sampled(lines, 0.3, 1) == first
+    assert tokenizer.encode(lines, 0.3, seed=2) != first
+    assert first != tokenizer.encode(lines)
+    assert first[:4] != first[4:8]  # the same sentence again is cut anew
+    assert tokenizer.decode(first) == lines
+
+
+def test_sampling_leaves_characters_alone(characters):
+    assert characters.encode(SENTENCES, 0.5, seed=3) == characters.encode(SENTENCES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lines", [SENTENCES, ["a"], ["a b"], ["aaaa"]])
+def test_a_vocabulary_larger_than_the_text_is_cut_down(tmp_path, kind, lines):
+    tokenizer = Tokenizer.learn(lines, tmp_path / "m", kind=kind, vocab_size=30_000)
+    assert 4 < tokenizer.vocab_size < 1000
+    assert tokenizer.decode(tokenizer.encode(lines)) == lines
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_a_vocabulary_smaller_than_the_alphabet(tmp_path, kind):
+    needed = 4 + len(ALPHABET)  # the space is in it: as "▁", a character like others
+    Tokenizer.learn(SENTENCES, tmp_path / "enough", kind=kind, vocab_size=needed)
+    with pytest.raises(UserError, match=f"vocab_size {needed - 1} is too small: .* are {needed}"):
+        Tokenizer.learn(SENTENCES, tmp_path / "m", kind=kind, vocab_size=needed - 1)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_char_and_word_take_the_most_frequent_up_to_vocab_size(tmp_path, kind):
+    lines = ["x x x y y z"]
+    tokenizer = Tokenizer.learn(lines, tmp_path / "m", kind=kind, vocab_size=6)
+    assert tokenizer.vocab_size == 6
+    assert tokenizer.unk in tokenizer.encode(["z"])[0]
+    assert tokenizer.unk not in tokenizer.encode(["x"])[0]
+
+
+def test_normalization(tmp_path):
+    plain = Tokenizer.learn(["ﬁn Große"], tmp_path / "a", kind="char", vocab_size=99)
+    folded = Tokenizer.learn(
+        ["ﬁn Große"], tmp_path / "b", kind="char", vocab_size=99, normalization="nfkc_cf"
+    )
+    assert plain.decode(plain.encode(["ﬁn"])) == ["ﬁn"]
+    assert folded.decode(folded.encode(["ﬁN"])) == ["fin"]
+
+
+def test_nothing_to_learn_from(tmp_path):
+    with pytest.raises(UserError, match="no text to learn from"):
+        Tokenizer.learn(["", "  "], tmp_path / "m", kind="unigram", vocab_size=100)
+
+
+def test_joint_and_separate_tokenizers(tmp_path):
+    joint = Tokenizers.learn(iter(PAIRS), tmp_path / "tok", TokenizerSettings(vocab_size=80))
+    assert joint.joint
+    assert joint.source is joint.target
+    assert sorted(p.name for p in (tmp_path / "tok").iterdir()) == ["joint.model", "settings.json"]
+    for text in PAIRS[0]:
+        assert joint.source.decode(joint.target.encode([text])) == [text]
+
+    settings = TokenizerSettings(joint=False, kind="bpe", vocab_size=70, target={"kind": "char"})
+    Tokenizers.learn(iter(PAIRS), tmp_path / "tok", settings)
+    separate = Tokenizers.load(tmp_path / "tok")  # not the joint one, which was there before
+    assert not separate.joint
+    assert (separate.source.kind, separate.target.kind) == ("bpe", "char")
+    assert separate.source.decode(separate.source.encode(SENTENCES)) == SENTENCES
+    assert separate.target.unk in separate.target.encode(["klein"])[0]  # it has seen upper case only
+
+
+def test_loading_what_is_missing_or_damaged(tmp_path):
+    with pytest.raises(UserError, match="no tokenizer here"):
+        Tokenizers.load(tmp_path)
+    Tokenizers.learn(PAIRS, tmp_path, TokenizerSettings(vocab_size=80))
+    (tmp_path / "joint.model").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"joint\.model: not a SentencePiece model"):
+        Tokenizers.load(tmp_path)
+    (tmp_path / "joint.model").unlink()
+    with pytest.raises(UserError, match=r"joint\.model: no such tokenizer"):
+        Tokenizers.load(tmp_path)
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(UserError, match=r"settings\.json: not valid JSON"):
+        Tokenizers.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "unigrm"}, "did you mean 'unigram'"),
+        ({"normalization": "nfc"}, "unknown normalization 'nfc'"),
+        ({"vocab_size": 4}, "vocab_size is 4"),
+        ({"sampling": 1.5}, "sampling is 1.5"),
+        ({"sampling": 0.1, "kind": "char"}, "sampling needs kind 'unigram' or 'bpe'"),
+        ({"character_coverage": 0.0}, "character_coverage is 0.0"),
+        ({"source": {"kind": "char"}}, "need joint: false"),
+        ({"joint": False, "source": {"vocabsize": 9}}, "did you mean 'vocab_size'"),
+        ({"joint": False, "target": {"kind": "words"}}, "did you mean 'word'"),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(UserError, match=message):
+        TokenizerSettings(**settings)
+
+
+def test_sampling_may_touch_one_side_only():
+    settings = TokenizerSettings(joint=False, sampling=0.1, source={"kind": "char"})
+    assert settings.side("source").kind == "char"
+    assert settings.side("target").kind == "unigram"
+
+
+def test_the_sample_is_fair_and_reproducible():
+    assert _sample(iter(range(5)), 10, 0) == [0, 1, 2, 3, 4]
+    assert _sample(range(1000), 10, 3) == _sample(range(1000), 10, 3) != _sample(range(1000), 10, 4)
+    counts = [0] * 20
+    for seed in range(2000):
+        for item in _sample(range(20), 5, seed):
+            counts[item] += 1
+    assert all(abs(count - 500) < 100 for count in counts)  # 5 standard deviations
