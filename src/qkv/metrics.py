@@ -13,7 +13,7 @@ All functions take `hypotheses`, one for each source, and `references`, for each
 references (pronunciations of a word, translations of a sentence): the best one counts. Values are in percent.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -21,9 +21,13 @@ from typing import TYPE_CHECKING
 from rapidfuzz.distance import Levenshtein
 
 from qkv.errors import UserError
+from qkv.text.corpus import group_references
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric as SacreMetric
+
+BY_SOURCE = ("wer", "per", "cer", "exact_match")
+"""Metrics for which several pairs of one source are alternatives."""
 
 Metric = Callable[[list[str], list[list[str]]], "Score"]
 
@@ -41,6 +45,30 @@ class Score:
     def __str__(self) -> str:
         signature = f"  ({self.signature})" if self.signature else ""
         return f"{self.name} {self.value:.2f}{signature}"
+
+
+def compute_for_pairs(
+    names: Sequence[str], pairs: Sequence[tuple[str, str]], output_of: Mapping[str, str]
+) -> dict[str, Score]:
+    """Compute metrics for pairs of (source, reference), given one output for each different source.
+
+    Transcription metrics take all pairs of one source as its references, and count the source once: a word has
+    several pronunciations. BLEU, chrF and TER are defined line by line, so every pair counts there.
+
+    Raises:
+        UserError: a name is not in `METRICS`.
+        ValueError: there are no pairs.
+    """
+    sources, references = group_references(pairs)
+    grouped = [name for name in names if name in BY_SOURCE]
+    by_line = [name for name in names if name not in BY_SOURCE]
+    scores: dict[str, Score] = {}
+    if grouped:
+        scores |= compute(grouped, [output_of[source] for source in sources], references)
+    if by_line:
+        outputs = [output_of[source] for source, _ in pairs]
+        scores |= compute(by_line, outputs, [[reference] for _, reference in pairs])
+    return {name: scores[name] for name in names}
 
 
 def compute(names: Sequence[str], hypotheses: list[str], references: list[list[str]]) -> dict[str, Score]:

@@ -55,6 +55,12 @@ def test_epochs_and_seeds_differ():
     assert groups[0] != groups[1]  # not only the order of the batches but also who meets whom
 
 
+def test_short_and_long_batches_come_in_random_order():
+    lengths = realistic(5000)
+    means = [lengths[batch].mean() for batch in plan(lengths, 512)]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.2
+
+
 def test_sources_of_equal_length_go_together():
     lengths = realistic(20_000)
     batches = plan(lengths, 4096)
@@ -62,7 +68,7 @@ def test_sources_of_equal_length_go_together():
     assert sum(map(len, equal)) > 0.95 * len(lengths)
     # Of the targets, little is padding, since like lengths meet.
     padded = sum(len(batch) * lengths[batch, 1].max() for batch in batches)
-    assert lengths[:, 1].sum() > 0.9 * padded
+    assert lengths[:, 1].sum() > 0.8 * padded  # in random batches it is less than half
 
 
 def test_no_tiny_batch_for_each_length():

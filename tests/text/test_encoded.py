@@ -84,7 +84,8 @@ def test_nothing_left(tmp_path, tokenizers):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sampling_is_a_function_of_the_seed(tmp_path):
+def test_sampling_is_a_function_of_the_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoded, "PAIRS_AT_ONCE", 10)
     pairs = [Pair("the little dog and the little cat", "der kleine Hund und die kleine Katze")] * 30
     tokenizers = Tokenizers.learn(pairs, tmp_path / "tokenizer", TokenizerSettings(vocab_size=40))
 
@@ -95,7 +96,10 @@ def test_sampling_is_a_function_of_the_seed(tmp_path):
 
     first = sampled(1)
     assert sampled(1) == first
-    assert sampled(2) != first
+    for side in range(2):
+        texts = [pair[side] for pair in first]
+        assert texts != [pair[side] for pair in sampled(2)]
+        assert texts[:10] != texts[10:20]  # nor does each part of the corpus repeat the same draws
     assert tokenizers.target.decode([target for _, target in first]) == [pairs[0].target] * 30
 
 

@@ -24,9 +24,9 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Follow the `options.beam` most probable beginnings and return the best endings found.
 
-    Every step extends each live hypothesis by every token. Of all these candidates, those that end with `eos` and
-    are among the best `beam` are finished, and the best `beam` that do not end live on. `Endings` says when a
-    sentence is done.
+    Every step extends each live hypothesis by every token. Of all these candidates, those that end with `eos`
+    and are among the best `beam` are finished, and the best `beam` that do not end live on. See `Endings` for
+    when a sentence is done.
 
     Args:
         model: in eval mode.
@@ -41,16 +41,18 @@ def beam_search(
         For each row its n best hypotheses, best first (fewer if a tiny vocabulary does not yield as many).
     """
     batch, beam = source.shape[0], options.beam
-    progress = Progress(model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options)
+    progress = Progress(
+        model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options
+    )
     endings = [Endings(limit, options) for limit in progress.limits]
     # A sentence begins with a beam of one, which widens as soon as there are enough candidates.
     tokens = source.new_full((batch, 1, 1), bos)  # (sentence, beam, length)
-    log_probabilities = torch.zeros(batch, 1, device=source.device)  # of these tokens: (sentence, beam)
+    log_probabilities = torch.zeros(batch, 1, device=source.device)  # of these beginnings: (sentence, beam)
 
     while True:
         carried = [endings[sentence] for sentence in progress.sentences]
         width = tokens.shape[1]
-        extended = log_probabilities.flatten()[:, None] + progress.step(tokens[:, :, -1].flatten())
+        extended = progress.step(tokens[:, :, -1].flatten()).add_(log_probabilities.flatten()[:, None])
         best, parents, newest = _best_candidates(extended.unflatten(0, (-1, width)), 2 * beam)
 
         ends = newest == eos
@@ -97,29 +99,45 @@ class Endings:
             self._finished.sort(key=_score, reverse=True)
 
     def settle(
-        self, tokens: Int[Tensor, "beam length"], log_probabilities: Float[Tensor, " beam"], most_probable: float
+        self,
+        tokens: Int[Tensor, "beam length"],
+        log_probabilities: Float[Tensor, " beam"],
+        most_probable: float,
     ) -> None:
         """Decide whether the sentence is done, given the hypotheses that live on. It is when
 
         - as many hypotheses have ended as the beam is wide, or
-        - no other can rank among the n best any more, even if all its further tokens were certain, or
-        - the length limit is reached. Only if fewer than n have ended by then, the best of those cut off fill up.
+        - no live one can rank among the n best any more, even if all its further tokens were certain, or
+        - the length limit is reached. If fewer than n have ended by then, the best of those cut off fill up.
         """
         if self.settled:
             return
         options, length = self._options, tokens.shape[1]
         enough = len(self._finished) >= options.n_best
-        # A log-probability only falls, and counts least against the longest output.
-        hopeless = enough and options.score(most_probable, self._limit) <= self._finished[options.n_best - 1].score
-        self.settled = len(self._finished) >= options.beam or hopeless or length == self._limit
+        self.settled = (
+            len(self._finished) >= options.beam or self.is_hopeless(most_probable) or length == self._limit
+        )
         if self.settled and not enough:
             for alive, log_probability in zip(tokens.tolist(), log_probabilities.tolist(), strict=True):
                 if log_probability != -math.inf:
                     score = options.score(log_probability, length)
                     self._cut_off.append(Hypothesis(alive, score, log_probability, finished=False))
 
+    def is_hopeless(self, most_probable: float) -> bool:
+        """Whether no live hypothesis can rank among the n best any more; `most_probable` is the best of them.
+
+        A log-probability only falls, and it counts least against the longest output.
+        """
+        if len(self._finished) < self._options.n_best:
+            return False
+        return (
+            self._options.score(most_probable, self._limit) <= self._finished[self._options.n_best - 1].score
+        )
+
     def n_best(self) -> list[Hypothesis]:
-        """The n best: those that ended by themselves first, as a cut-off repetition is often very probable."""
+        """The n best: those that ended come first, as one that repeats itself until it is cut off often
+        has a better score than any.
+        """
         return (self._finished + self._cut_off)[: self._options.n_best]
 
 
@@ -130,7 +148,7 @@ def _score(hypothesis: Hypothesis) -> float:
 def _best_candidates(
     log_probabilities: Float[Tensor, "sentence beam vocab"], count: int
 ) -> tuple[Float[Tensor, "sentence count"], Int[Tensor, "sentence count"], Int[Tensor, "sentence count"]]:
-    """The most probable extensions of a sentence's beams: (log-probability, beam it extends, token), best first."""
+    """A sentence's most probable extensions, best first: (log-probability, beam it extends, token)."""
     _, beam, vocab = log_probabilities.shape
     best, where = log_probabilities.flatten(1).topk(min(count, beam * vocab))
     return best, where // vocab, where % vocab

@@ -1,6 +1,7 @@
 """What greedy and beam search share: one decoder step, and sentences that leave when they are done."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,11 +67,11 @@ def worth_compacting(live: int, carried: int) -> bool:
 
 
 def forbidden_tokens(bos: int, eos: int, pad: int | None) -> list[int]:
-    """What a search never emits. Some vocabularies begin a sentence with its end, which stays allowed."""
+    """What a search never emits. A vocabulary may use one token for beginning and end; that stays allowed."""
     return [token for token in (bos, pad) if token is not None and token != eos]
 
 
 def position_limit(model: Seq2Seq) -> int | None:
     """Longest sequence that the model has learned positions for; None if it takes any length."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     return config.max_length if getattr(config, "position", None) == "learned" else None

@@ -105,8 +105,9 @@ def _fused_attention(
         )
     # Kernels disagree about rows that may attend to nothing (NaN, mean, zero): we open and zero such rows.
     sees_something = mask.any(dim=-1, keepdim=True)
+    opened = torch.atleast_2d(mask | ~sees_something)
     retrieved = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask | ~sees_something, dropout_p=dropout, scale=scale
+        query, key, value, attn_mask=opened, dropout_p=dropout, scale=scale
     )
     return retrieved * sees_something.to(retrieved.dtype)
 

@@ -88,10 +88,9 @@ def plan_batches(
         return []
     generator = np.random.default_rng((seed, epoch))
     shuffled = generator.permutation(len(source_lengths))
-    # One sort key for (source, target), long ones first, so that what is left over of a length are its short
-    # targets, which cost the least padding. A stable sort keeps the shuffled order among equals.
+    # One sort key for (source, target); a stable sort keeps the shuffled order among equals.
     key = source_lengths.astype(np.int64) * (int(target_lengths.max()) + 1) + target_lengths
-    order = shuffled[np.argsort(-key[shuffled], kind="stable")]
+    order = shuffled[np.argsort(key[shuffled], kind="stable")]
     sources = source_lengths[order]
     longest = np.maximum(sources, target_lengths[order]).astype(np.int64)
 
@@ -101,7 +100,7 @@ def plan_batches(
     for start, stop in zip([0, *borders.tolist()], [*borders.tolist(), len(order)], strict=True):
         cuts = _cut(longest[start:stop], max_tokens)
         parts = np.split(order[start:stop], cuts)
-        last = len(parts[-1]) * int(longest[start + cuts[-1] if cuts else start])
+        last = len(parts[-1]) * int(longest[stop - 1])
         (batches if 2 * last >= max_tokens else left_over).append(parts.pop())
         batches.extend(parts)
     if left_over:

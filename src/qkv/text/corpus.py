@@ -105,7 +105,7 @@ def read_lines(path: str | Path) -> Iterator[str]:
     return _decoded_lines(Path(path))
 
 
-def group_references(pairs: Iterable[Pair]) -> tuple[list[str], list[list[str]]]:
+def group_references(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[list[str]]]:
     """Sources without repetition, in order of first appearance, and for each one all its targets.
 
     A word with several pronunciations stands in several pairs; any of them is a right answer.

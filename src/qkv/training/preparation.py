@@ -67,8 +67,7 @@ def prepare(config: Config, *, resume: bool) -> Prepared:
         config.model, vocab_size=tokenizers.source.vocab_size, target_vocab_size=tokenizers.target.vocab_size
     )
     config = spelled_out(config, options)
-    if not resume:
-        write_text(run.config_path, config.to_yaml())
+    write_text(run.config_path, config.to_yaml())
     return Prepared(run, config, tokenizers, options)
 
 

@@ -39,18 +39,13 @@ _STEPS_IF_UNBOUNDED = 50_000
 
 
 def train(
-    recipe: str | Path | Mapping[str, Any] | Config,
-    overrides: Sequence[str] = (),
-    *,
-    resume: bool = False,
-    progress: bool = True,
+    recipe: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = (), *, progress: bool = True
 ) -> Run:
     """Train a model as the recipe says and return its run.
 
     Args:
         recipe: a YAML file, a mapping, or a configuration.
         overrides: "key.key=value" strings that change the recipe.
-        resume: go on with the run that exists already in the recipe's `run`, from its newest checkpoint, bit for bit.
         progress: whether to show a progress bar and sample outputs on standard error.
 
     Raises:
@@ -58,9 +53,31 @@ def train(
         KeyboardInterrupt: if it was interrupted; a checkpoint was saved before.
     """
     began = time.monotonic()
-    config = load_config(recipe, overrides)
-    if resume:
-        Run.open(config.run)
+    return _train(load_config(recipe, overrides), began, resume=False, progress=progress)
+
+
+def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = True) -> Run:
+    """Go on with a run from its newest checkpoint, bit for bit as if it had never stopped.
+
+    Args:
+        run: a run directory, or the recipe that it was made by.
+        overrides: changes to the run's own configuration (a larger `training.steps`, say).
+        progress: as for `train`.
+
+    Raises:
+        UserError: as for `train`, or if there is no such run.
+        KeyboardInterrupt: as for `train`.
+    """
+    began = time.monotonic()
+    path = Path(run)
+    if not path.is_dir():
+        path = Path(load_config(path, overrides).run)
+    existing = Run.open(path)
+    config = load_config(existing.config_path, [*overrides, f"run={path}"])
+    return _train(config, began, resume=True, progress=progress)
+
+
+def _train(config: Config, began: float, *, resume: bool, progress: bool) -> Run:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)

@@ -9,10 +9,10 @@ import torch
 from qkv.decoding.hypothesis import SearchOptions
 from qkv.decoding.sentences import search_all
 from qkv.devices import autocast
-from qkv.metrics import METRICS, compute
+from qkv.metrics import METRICS, compute_for_pairs
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import collate, plan_batches
-from qkv.text.corpus import group_references, read_pairs
+from qkv.text.corpus import Pair, read_pairs
 from qkv.training.loss import batch_loss
 from qkv.training.preparation import Prepared, pair_files, validation_corpus
 
@@ -43,11 +43,10 @@ class Validator:
         self.settings = prepared.config.validation
         self._config, self._tokenizers, self._device = prepared.config, prepared.tokenizers, device
         self._corpus = validation_corpus(prepared)
-        self._sources: list[str] = []
-        self._references: list[list[str]] = []
+        self._pairs: list[Pair] = []
         if self._corpus is not None:
-            pairs = islice(read_pairs(pair_files(prepared.config, "validation")), self.settings.max_examples)
-            self._sources, self._references = group_references(pairs)
+            pairs = read_pairs(pair_files(prepared.config, "validation"))
+            self._pairs = list(islice(pairs, self.settings.max_examples))
 
     @property
     def possible(self) -> bool:
@@ -70,15 +69,16 @@ class Validator:
         try:
             loss = self._loss(model)
             if self.settings.metric == "loss":
-                outputs = self._outputs(model, self._sources[: self.settings.samples])
+                outputs = self._outputs(model, self._pairs[: self.settings.samples])
                 metric = loss
             else:
-                outputs = self._outputs(model, self._sources)
-                metric = compute([self.settings.metric], outputs, self._references)[self.settings.metric].value
+                outputs = self._outputs(model, self._pairs)
+                scores = compute_for_pairs([self.settings.metric], self._pairs, outputs)
+                metric = scores[self.settings.metric].value
         finally:
             model.train(was_training)
-        shown = zip(self._sources, (references[0] for references in self._references), outputs, strict=False)
-        return Validation(loss, metric, list(islice(shown, self.settings.samples)))
+        samples = [(*pair, outputs[pair.source]) for pair in self._pairs[: self.settings.samples]]
+        return Validation(loss, metric, samples)
 
     def _loss(self, model: Seq2Seq) -> float:
         assert self._corpus is not None
@@ -91,7 +91,9 @@ class Validator:
             tokens += batch.num_target_tokens
         return total / tokens
 
-    def _outputs(self, model: Seq2Seq, sources: list[str]) -> list[str]:
+    def _outputs(self, model: Seq2Seq, pairs: list[Pair]) -> dict[str, str]:
+        """The best output for each different source."""
+        sources = list(dict.fromkeys(pair.source for pair in pairs))
         decoding = self._config.decoding
         options = SearchOptions(
             beam=self.settings.beam,
@@ -105,4 +107,5 @@ class Validator:
             found = search_all(
                 model, encoded, self._tokenizers, options, batch_tokens=decoding.batch_tokens, device=self._device
             )
-        return self._tokenizers.target.decode([hypotheses[0].tokens for hypotheses in found])
+        texts = self._tokenizers.target.decode([hypotheses[0].tokens for hypotheses in found])
+        return dict(zip(sources, texts, strict=True))

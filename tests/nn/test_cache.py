@@ -1,0 +1,171 @@
+"""Decoding step by step with a state equals decoding the whole target at once."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from qkv.nn import AttentionRecord, DecoderLayer, Memory, Transformer, TransformerConfig
+from qkv.nn.attention import MultiHeadAttention
+from qkv.nn.cache import GrowingKeyValue
+
+CLOSE = {"atol": 1e-10, "rtol": 0}
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def plain_model() -> Transformer:
+    """One model for what does not depend on positions or norms."""
+    config = TransformerConfig(11, d_model=16, num_heads=4, d_ff=32, encoder_layers=2, decoder_layers=2)
+    return Transformer(config).eval()
+
+
+def in_steps(model: Transformer, target: Tensor, memory: Memory, sizes: list[int]) -> Tensor:
+    """Decode with a state, so many tokens at a time."""
+    state = model.start(memory)
+    hidden = []
+    for part in target.split(sizes, dim=1):
+        before = state.length
+        hidden.append(model.decode(part, memory, state))
+        assert state.length == before + part.shape[1]
+    return torch.cat(hidden, dim=1)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 6, [6], [3, 3], [1, 4, 1]], ids=str)
+def test_cached_equals_uncached(model, source, target, sizes):
+    memory = model.encode(source, source != 0)
+    whole = model.decode(target, memory)
+    torch.testing.assert_close(in_steps(model, target, memory, sizes), whole, **CLOSE)
+
+
+def test_the_cache_grows(model, source):
+    memory = model.encode(source)
+    target = torch.randint(1, 11, (3, 50))
+    torch.testing.assert_close(in_steps(model, target, memory, [1] * 50), model.decode(target, memory), **CLOSE)
+
+
+def test_beams_share_the_memory(model, source):
+    beam = 4
+    target = torch.randint(1, 11, (3 * beam, 5))
+    memory = model.encode(source, source != 0)
+    copied = Memory(memory.states.repeat_interleave(beam, 0), memory.mask.repeat_interleave(beam, 0))
+    expected = model.decode(target, copied)
+    torch.testing.assert_close(in_steps(model, target, memory, [1] * 5), expected, **CLOSE)
+    torch.testing.assert_close(in_steps(model, target, memory, [2, 3]), expected, **CLOSE)
+
+
+def test_reordered_beams_go_on_as_what_they_are_now(model, source):
+    target = torch.randint(1, 11, (6, 5))
+    memory = model.encode(source, source != 0)
+    rows = torch.tensor([1, 1, 2, 3, 5, 4])  # the first sentence's second beam wins, the third's change places
+    state = model.start(memory)
+    model.decode(target[:, :3], memory, state)
+    state.reorder(rows)
+    assert state.length == 3
+    continued = torch.cat((target[rows, :3], target[:, 3:]), dim=1)
+    expected = in_steps(model, continued, memory, [5])[:, 3:]
+    torch.testing.assert_close(model.decode(target[:, 3:], memory, state), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("kept", [[0, 2], [1], [2, 0], [0, 1, 2]], ids=str)
+def test_finished_sentences_leave_with_their_beams(model, source, beam, kept):
+    target = torch.randint(1, 11, (3 * beam, 5))
+    memory = model.encode(source, source != 0)
+    whole = in_steps(model, target, memory, [5])
+    state, sentences = model.start(memory), torch.tensor(kept)
+    model.decode(target[:, :2], memory, state)
+    state.keep(sentences)
+    memory = memory.keep(sentences)
+    rows = [sentence * beam + b for sentence in kept for b in range(beam)]
+    hidden = model.decode(target[rows, 2:], memory, state)
+    torch.testing.assert_close(hidden, whole[rows, 2:], **CLOSE)
+    assert state.length == 5
+
+
+def test_sentences_can_leave_before_the_first_token(plain_model, source):
+    memory = plain_model.encode(source, source != 0)
+    whole = plain_model.decode(torch.tensor([[2], [2], [2]]), memory)
+    state, sentences = plain_model.start(memory), torch.tensor([2])
+    state.keep(sentences)
+    hidden = plain_model.decode(torch.tensor([[2]]), memory.keep(sentences), state)
+    torch.testing.assert_close(hidden, whole[2:], **CLOSE)
+
+
+def test_memory_keeps_sentences_in_the_given_order(source):
+    states, sentences = torch.randn(3, 5, 4), torch.tensor([2, 0])
+    kept = Memory(states, source != 0).keep(sentences)
+    assert torch.equal(kept.states, states[[2, 0]])
+    assert torch.equal(kept.mask, (source != 0)[[2, 0]])
+    assert Memory(states).keep(sentences).mask is None
+
+
+def test_the_memory_is_projected_once(plain_model, source, target, monkeypatch):
+    memory = plain_model.encode(source)
+    projected = []
+    project = MultiHeadAttention.project_key_value
+    monkeypatch.setattr(
+        MultiHeadAttention, "project_key_value", lambda self, *given: projected.append(self) or project(self, *given)
+    )
+    in_steps(plain_model, target, memory, [1] * 6)
+    assert len(projected) == 2  # once for each of the decoder's layers
+
+
+def test_a_state_records_the_rows_of_its_step(plain_model, source, target):
+    memory = plain_model.encode(source, source != 0)
+    whole = AttentionRecord()
+    plain_model.decode(target, memory, record=whole)
+    state = plain_model.start(memory)
+    plain_model.decode(target[:, :4], memory, state)
+    step = AttentionRecord()
+    plain_model.decode(target[:, 4:5], memory, state, step)
+    for recorded, expected in zip(step.decoder, whole.decoder, strict=True):
+        torch.testing.assert_close(recorded, expected[:, :, 4:5, :5], **CLOSE)
+    for recorded, expected in zip(step.cross, whole.cross, strict=True):
+        torch.testing.assert_close(recorded, expected[:, :, 4:5], **CLOSE)
+
+
+def test_two_searches_do_not_share_a_state(plain_model, source, target):
+    memory = plain_model.encode(source)
+    expected = plain_model.decode(target[:, :1], memory)
+    for _ in range(2):
+        torch.testing.assert_close(plain_model.decode(target[:, :1], memory, plain_model.start(memory)), expected)
+
+
+def test_precisions_and_devices(position, dtype, device, source, target):
+    config = TransformerConfig(11, d_model=16, num_heads=4, d_ff=32, position=position, decoder_layers=2)
+    model = Transformer(config).eval().to(device, dtype)
+    source, target = source.to(device), target.to(device)
+    memory = model.encode(source, source != 0)
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.1}[dtype]
+    stepped = in_steps(model, target, memory, [1] * 6)
+    assert stepped.dtype == dtype
+    torch.testing.assert_close(stepped, model.decode(target, memory), atol=tolerance, rtol=0)
+
+
+def test_growing_key_value_is_what_was_appended():
+    cache, parts = GrowingKeyValue(), [torch.randn(2, 3, new, 4) for new in (1, 20, 3, 100, 1)]
+    for number, part in enumerate(parts, start=1):
+        keys, values = cache.append(part, -part)
+        assert torch.equal(keys, torch.cat(parts[:number], dim=2))
+        assert torch.equal(values, -keys)
+        assert cache.length == keys.shape[2]
+
+
+def test_selecting_from_an_empty_cache_changes_nothing():
+    cache = GrowingKeyValue()
+    cache.select(torch.tensor([1, 0]))
+    assert cache.length == 0
+    keys, _ = cache.append(torch.ones(2, 3, 1, 4), torch.ones(2, 3, 1, 4))
+    assert keys.shape == (2, 3, 1, 4)
+
+
+def test_a_layer_alone_with_a_cache():
+    layer, x, memory = DecoderLayer(12, 3, 24, rotary=True), torch.randn(2, 5, 12), torch.randn(2, 4, 12)
+    cache = GrowingKeyValue()
+    steps = [layer(x[:, i : i + 1], memory, cache=cache) for i in range(5)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), layer(x, memory), **CLOSE)
