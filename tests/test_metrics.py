@@ -47,9 +47,7 @@ def test_bleu_without_tokenisation_and_case_differs_as_sacrebleus_does():
     tokenised = ["the Cat sat on the mat ."]
     references = [["the cat sat on the mat today ."]]
     score = corpus_bleu(tokenised, references, tokenize="none", lowercase=True)
-    expected = sacrebleu.corpus_bleu(
-        tokenised, [["the cat sat on the mat today ."]], tokenize="none", lowercase=True
-    )
+    expected = sacrebleu.corpus_bleu(tokenised, [["the cat sat on the mat today ."]], tokenize="none", lowercase=True)
     assert score.value == expected.score
     assert score.value > corpus_bleu(tokenised, references, tokenize="none").value
     assert "case:lc" in score.signature
@@ -146,9 +144,7 @@ def test_another_reference_never_makes_more_words_wrong(corpus, another):
     assert word_error_rate(hypotheses, more).value <= word_error_rate(hypotheses, references).value
 
 
-@pytest.mark.parametrize(
-    ("name", "best"), [(name, 100 if higher else 0) for name, (_, higher) in METRICS.items()]
-)
+@pytest.mark.parametrize(("name", "best"), [(name, 100 if higher else 0) for name, (_, higher) in METRICS.items()])
 def test_a_perfect_hypothesis_has_the_best_value(name, best):
     hypotheses = ["a b c d e", "f g h i j"]
     score = compute([name], hypotheses, [[line] for line in hypotheses])[name]
@@ -171,9 +167,7 @@ def test_a_score_prints_its_value_and_signature():
 
 
 def test_an_unknown_metric_suggests_the_nearest():
-    with pytest.raises(
-        UserError, match=r"unknown metric 'BLUE': did you mean 'bleu'\? There are: bleu, chrf"
-    ):
+    with pytest.raises(UserError, match=r"unknown metric 'BLUE': did you mean 'bleu'\? There are: bleu, chrf"):
         compute(["BLUE"], SAID, PHONES)
     with pytest.raises(UserError, match=r"unknown metric 'perplexity': There are: "):
         compute(["wer", "perplexity"], SAID, PHONES)

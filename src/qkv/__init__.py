@@ -20,7 +20,16 @@ _HOMES = {
     "UserError": "qkv.errors",
 }
 
-__all__ = ["Transformer", "TransformerConfig", "Translator", "UserError", "__version__", "attention", "load", "train"]
+__all__ = [
+    "Transformer",
+    "TransformerConfig",
+    "Translator",
+    "UserError",
+    "__version__",
+    "attention",
+    "load",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

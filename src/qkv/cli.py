@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="qkv", description="Train, use and measure encoder–decoder models: pairs of sequences in, a model out."
+        prog="qkv",
+        description="Train, use and measure encoder–decoder models: pairs of sequences in, a model out.",
     )
     parser.add_argument("--version", action="version", version=f"qkv {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)

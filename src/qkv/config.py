@@ -112,7 +112,9 @@ class TrainingConfig(Section):
     steps: int | None = Field(None, ge=1, description="stop after so many steps")
     epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training pairs")
     budget: Duration | None = Field(
-        None, gt=0, description="wall-clock time (90s, 15m, 1h30m): the schedule fits itself and training ends within it"
+        None,
+        gt=0,
+        description="wall-clock time (90s, 15m, 1h30m): the schedule fits itself and training ends within it",
     )
     optimizer: Literal["adamw", "adam"] = Field("adamw", description="AdamW decays weights apart from the gradient")
     learning_rate: float = Field(1e-3, gt=0, description="at the end of warm-up (schedule: paper computes its own)")
@@ -120,18 +122,24 @@ class TrainingConfig(Section):
     eps: float = Field(1e-9, gt=0, description="Adam's guard against division by zero")
     weight_decay: float = Field(0.0, ge=0, description="pull of every matrix towards zero")
     schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = Field(
-        "inverse_sqrt", description="how the learning rate falls after warm-up; paper: d_model^-0.5 · step^-0.5"
+        "inverse_sqrt",
+        description="how the learning rate falls after warm-up; paper: d_model^-0.5 · step^-0.5",
     )
-    warmup_steps: int = Field(1000, ge=0, description="steps over which the learning rate rises (a tenth of a budget at most)")
+    warmup_steps: int = Field(
+        1000, ge=0, description="steps over which the learning rate rises (a tenth of a budget at most)"
+    )
     cooldown: Share | None = Field(
-        None, description="last share of the run, over which it falls to zero; null: 0.3 under a budget, else none"
+        None,
+        description="last share of the run, over which it falls to zero; null: 0.3 under a budget, else none",
     )
     label_smoothing: Share = Field(0.1, description="probability spread over all tokens (Szegedy et al. 2016)")
     clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null does not clip")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of matrix products while training")
     ema: Share = Field(0.0, description="decay of an exponential average of the weights, used in their place; 0: off")
     average_last: int = Field(
-        0, ge=0, description="at the end, average the last so many checkpoints and keep the result if it is better"
+        0,
+        ge=0,
+        description="at the end, average the last so many checkpoints and keep the result if it is better",
     )
     report_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
 
@@ -328,7 +336,8 @@ def model_options(
     architecture = ARCHITECTURES[model.architecture]
     if model.preset is not None and model.preset not in architecture.presets:
         raise UserError(
-            f"{origin}: unknown model.preset {model.preset!r}; {model.architecture} has {', '.join(architecture.presets)}"
+            f"{origin}: unknown model.preset {model.preset!r}; "
+            f"{model.architecture} has {', '.join(architecture.presets)}"
         )
     said = model.model_extra or {}
     for name in said:

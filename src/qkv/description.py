@@ -14,10 +14,14 @@ def describe(run: Run) -> str:
     config = run.config
     lines = [f"run          {run.path}"]
     tokenizers = run.tokenizers()
-    sides = [("both", tokenizers.source)] if tokenizers.joint else [
-        ("source", tokenizers.source),
-        ("target", tokenizers.target),
-    ]
+    sides = (
+        [("both", tokenizers.source)]
+        if tokenizers.joint
+        else [
+            ("source", tokenizers.source),
+            ("target", tokenizers.target),
+        ]
+    )
     lines.append("tokenizer    " + "; ".join(f"{name}: {t.kind}, {t.vocab_size:,} tokens" for name, t in sides))
     if run.checkpoints():
         used = run.find_checkpoint()
@@ -28,8 +32,8 @@ def describe(run: Run) -> str:
         lines.append(f"model        {description['architecture']}, {parameters:,} parameters")
         lines.append("             " + ", ".join(f"{name} {value}" for name, value in options.items()))
         lines.append(
-            f"trained      {state['step']:,} steps, {state['epoch']:,} epochs, {state['target_tokens']:,} target tokens, "
-            f"{state['seconds'] / 60:.1f} minutes"
+            f"trained      {state['step']:,} steps, {state['epoch']:,} epochs, "
+            f"{state['target_tokens']:,} target tokens, {state['seconds'] / 60:.1f} minutes"
         )
         if state["best"] is not None:
             lines.append(f"best         {config.validation.metric} {state['best']:.4g} at step {state['best_step']:,}")

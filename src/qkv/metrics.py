@@ -174,9 +174,7 @@ def _score(name: str, value: float, signature: str | None = None) -> Score:
     return Score(name, value, signature, higher_is_better=METRICS[name][1])
 
 
-def _sacre_score(
-    name: str, metric: "SacreMetric", hypotheses: list[str], references: list[list[str]]
-) -> Score:
+def _sacre_score(name: str, metric: "SacreMetric", hypotheses: list[str], references: list[list[str]]) -> Score:
     _check(hypotheses, references)
     # sacreBLEU wants all first references, then all second ones, …: None where a source has fewer.
     most = max(map(len, references))
@@ -196,9 +194,7 @@ def _edit_rate(hypotheses: Iterable[Sequence[str]], references: Iterable[Iterabl
         edits += distance
         length -= minus_length
     if length == 0:
-        raise UserError(
-            "all references are empty, so there is no error rate: check the target side of the data"
-        )
+        raise UserError("all references are empty, so there is no error rate: check the target side of the data")
     return 100 * edits / length
 
 

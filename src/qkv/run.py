@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from qkv.config import Config
-    from qkv.nn.seq2seq import Seq2Seq
     from qkv.text.tokenizer import Tokenizers
 
 _STEP = re.compile(r"step-(\d{8,})")
@@ -42,26 +39,32 @@ class Run:
 
     @property
     def config_path(self) -> Path:
+        """The resolved configuration, every default spelled out."""
         return self.path / "config.yaml"
 
     @property
     def tokenizer_path(self) -> Path:
+        """The tokenizers' directory."""
         return self.path / "tokenizer"
 
     @property
     def checkpoints_path(self) -> Path:
+        """The directory of all checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def best_path(self) -> Path:
+        """A symbolic link to the checkpoint that is used."""
         return self.path / "best"
 
     @property
     def metrics_path(self) -> Path:
+        """One JSON object a line for each report and validation."""
         return self.path / "metrics.jsonl"
 
     @property
     def tensorboard_path(self) -> Path:
+        """TensorBoard's event files."""
         return self.path / "tensorboard"
 
     def encoded_path(self, name: str) -> Path:
@@ -69,6 +72,7 @@ class Run:
         return self.path / "encoded" / name
 
     def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint of a step is or will be."""
         return self.checkpoints_path / f"step-{step:08d}"
 
     def checkpoints(self) -> list[Path]:
@@ -79,15 +83,19 @@ class Run:
 
     @property
     def config(self) -> "Config":
+        """The configuration, read from config.yaml."""
         from qkv.config import load_config
 
         return load_config(self.config_path)
 
     def tokenizers(self) -> "Tokenizers":
+        """The tokenizers; `UserError` if they have not been learnt yet."""
         from qkv.text.tokenizer import Tokenizers
 
         if not self.tokenizer_path.is_dir():
-            raise UserError(f"{self.path}: has no tokenizer yet; resume its training with `qkv train --resume {self.path}`")
+            raise UserError(
+                f"{self.path}: has no tokenizer yet; resume its training with `qkv train --resume {self.path}`"
+            )
         return Tokenizers.load(self.tokenizer_path)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -116,18 +124,6 @@ class Run:
                 return candidate
         names = ", ".join(p.name for p in self.checkpoints()) or "none"
         raise UserError(f"{checkpoint}: no such checkpoint; {self.path} has {names}")
-
-    def load_model(
-        self, checkpoint: str | Path | None = None, device: "torch.device | str" = "cpu"
-    ) -> "Seq2Seq":
-        """The model of a checkpoint, in evaluation mode.
-
-        Raises:
-            UserError: if there is no such checkpoint, or it is of another architecture or shape than this run.
-        """
-        from qkv.training.checkpoint import load_model
-
-        return load_model(self.find_checkpoint(checkpoint), architecture=self.config.model.architecture).to(device).eval()
 
 
 def _step_of(path: Path) -> int:

@@ -19,6 +19,7 @@ from qkv.nn.seq2seq import Seq2Seq
 from qkv.run import Run
 from qkv.text.batches import pad
 from qkv.text.tokenizer import Tokenizers
+from qkv.training.checkpoint import load_model
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,7 @@ class Translator:
         except ValueError as error:
             raise UserError(str(error)) from None
 
-    def _search(
-        self, sources: Sequence[str], options: SearchOptions, progress: bool
-    ) -> list[list[Hypothesis]]:
+    def _search(self, sources: Sequence[str], options: SearchOptions, progress: bool) -> list[list[Hypothesis]]:
         """The hypotheses for each source, in the order of the input; none for a blank one."""
         encoded = self._encode(sources, "source")
         wanted = [index for index, source in enumerate(sources) if source.strip()]
@@ -235,8 +234,8 @@ class Translator:
         for number, ids in enumerate(encoded, start=1):
             if limit is not None and len(ids) > limit:
                 raise UserError(
-                    f"{side} {number} has {len(ids)} tokens, but the model has learned only {limit} positions: "
-                    "shorten it, or train with a larger model.max_length or another model.position"
+                    f"{side} {number} has {len(ids)} tokens, but the model has learned {limit} positions "
+                    "only: shorten it, or train with a larger model.max_length or another model.position"
                 )
         return encoded
 
@@ -264,7 +263,7 @@ def load(run: str | Path, *, checkpoint: str | Path | None = None, device: str =
         max_length_ratio=decoding.max_length_ratio,
         max_length_extra=decoding.max_length_extra,
     )
-    model = opened.load_model(checkpoint, pick_device(device))
+    model = load_model(opened.find_checkpoint(checkpoint), opened.config.model.architecture).to(pick_device(device))
     return Translator(model, opened.tokenizers(), options=options, batch_tokens=decoding.batch_tokens)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -13,26 +14,36 @@ from qkv.nn import Memory, Transformer, TransformerConfig, padding_mask
 PAD, BOS, EOS, FIRST_WORD = 0, 1, 2, 3
 SPECIAL = {"pad": PAD, "bos": BOS, "eos": EOS}
 VOCAB = 23
-LENGTHS = [7, 7, 5, 4, 2, 1]
-
-VARIANTS = [
-    pytest.param({"position": position, "norm_position": norm_position}, id=f"{position}-{norm_position}")
-    for position in ("sinusoidal", "learned", "rotary", "none")
-    for norm_position in ("post", "pre")
-]
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
+LENGTHS = [6, 6, 5, 3, 3, 1]
 
 
-def make_model(vocab=VOCAB, seed=0, **changes):
-    """A small model of random weights, sharp enough that its choices differ, and that ends sentences at times."""
+def variants(*pairs):
+    """Parametrize by (position, norm_position)."""
+    return pytest.mark.parametrize(
+        "variant",
+        [pytest.param({"position": p, "norm_position": n}, id=f"{p}-{n}") for p, n in pairs],
+    )
+
+
+POSITIONS = ("sinusoidal", "learned", "rotary", "none")
+every_variant = variants(*itertools.product(POSITIONS, ("post", "pre")))
+every_position = variants(*zip(POSITIONS, ("post", "pre", "pre", "post"), strict=True))
+
+
+def make_model(vocab=VOCAB, seed=1, **changes):
+    """A small model of random weights, scaled to be sure of itself and to end sentences early and late."""
     torch.manual_seed(seed)
     shape = {"d_model": 16, "num_heads": 2, "d_ff": 32, "encoder_layers": 1, "decoder_layers": 2}
     model = Transformer(TransformerConfig(vocab, **(shape | {"tie": "none", "max_length": 64} | changes)))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(2)
-        model.output.weight.mul_(2)
+                parameter.mul_(3)
+        # The last token tells less and the source more, else the same token is repeated for ever.
+        model.target_embedding.tokens.weight.mul_(0.3)
+        for layer in model.decoder.layers:
+            layer.cross_attention.output.weight.mul_(2)
+        model.output.weight[EOS].mul_(3)
     return model.double().eval()
 
 
@@ -46,7 +57,7 @@ def make_sources(lengths=LENGTHS, vocab=VOCAB, seed=1):
 
 
 def options(beam=4, **changes):
-    return SearchOptions(**({"beam": beam, "max_length_ratio": 1.0, "max_length_extra": 6} | changes))
+    return SearchOptions(**({"beam": beam, "max_length_ratio": 1.0, "max_length_extra": 4} | changes))
 
 
 def assert_same(found, expected):
@@ -78,11 +89,13 @@ def naive_greedy(model, source, limit):
 def every_output(model, source, limit):
     """{output: log-probability} of all outputs that end within the limit, by scoring each."""
     words = range(FIRST_WORD, model.output.out_features)
-    outputs = [body for length in range(limit) for body in itertools.product(words, repeat=length)]
     totals = {}
-    for body in outputs:
-        log_probabilities = model(source[None], torch.tensor([[BOS, *body]]))[0].log_softmax(-1)
-        totals[body] = sum(float(log_probabilities[i, token]) for i, token in enumerate([*body, EOS]))
+    for length in range(limit):
+        bodies = list(itertools.product(words, repeat=length))
+        targets = torch.tensor([[BOS, *body, EOS] for body in bodies])
+        logits = model(source.expand(len(bodies), -1), targets[:, :-1])
+        scores = logits.log_softmax(-1).gather(2, targets[:, 1:, None]).sum(dim=(1, 2))
+        totals.update(zip(bodies, scores.tolist(), strict=True))
     return totals
 
 
@@ -92,7 +105,7 @@ class TestGreedy:
         model, (source, mask) = make_model(**variant), make_sources()
         found = greedy(model, source, mask, **SPECIAL, options=options())
         for hypothesis, row, length in zip(found, source, LENGTHS, strict=True):
-            tokens, total = naive_greedy(model, row[:length], limit=length + 6)
+            tokens, total = naive_greedy(model, row[:length], limit=length + 4)
             assert hypothesis.tokens == [token for token in tokens if token != EOS]
             assert hypothesis.finished == (tokens[-1] == EOS)
             assert hypothesis.log_probability == pytest.approx(total, rel=1e-9)
@@ -110,8 +123,8 @@ class TestGreedy:
             assert found.score == pytest.approx(found.log_probability / length**0.5)
 
 
-@pytest.mark.parametrize("beam", [1, 2, 5])
-@every_variant
+@pytest.mark.parametrize("beam", [1, 4])
+@every_position
 class TestRows:
     """What a row's output is must not depend on its company."""
 
@@ -139,32 +152,28 @@ class TestRows:
         expected = search(model, source, mask, **SPECIAL, options=chosen)
         for module in ("beam", "greedy"):
             monkeypatch.setattr(f"qkv.decoding.{module}.worth_compacting", policy)
-        for found, wanted in zip(
-            search(model, source, mask, **SPECIAL, options=chosen), expected, strict=True
-        ):
+        for found, wanted in zip(search(model, source, mask, **SPECIAL, options=chosen), expected, strict=True):
             assert_same(found, wanted)
 
 
 class TestBeamSearch:
-    @every_variant
+    @every_position
     def test_beam_of_one_equals_greedy(self, variant):
         model, (source, mask) = make_model(**variant), make_sources()
         found = beam_search(model, source, mask, **SPECIAL, options=options(1))
         expected = greedy(model, source, mask, **SPECIAL, options=options(1))
         assert_same([first for [first] in found], expected)
 
-    @pytest.mark.parametrize("seed", range(5))
-    @pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1.0, 2.0])
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0])
     def test_a_beam_wide_enough_finds_the_best_of_all_outputs(self, seed, length_penalty):
         vocab, limit, n = 7, 4, 10
         model = make_model(vocab, seed)
         source, _ = make_sources([5], vocab)
         totals = every_output(model, source[0], limit)
-        ranked = sorted(
-            totals, key=lambda body: totals[body] / (len(body) + 1) ** length_penalty, reverse=True
-        )
+        ranked = sorted(totals, key=lambda body: totals[body] / (len(body) + 1) ** length_penalty, reverse=True)
         chosen = SearchOptions(
-            beam=len(totals) + 1,
+            beam=vocab**limit,
             n_best=n,
             length_penalty=length_penalty,
             max_length_ratio=0.0,
@@ -175,19 +184,7 @@ class TestBeamSearch:
         assert [h.log_probability for h in found] == pytest.approx([totals[b] for b in ranked[:n]], rel=1e-9)
         assert all(h.finished for h in found)
 
-    def test_a_wider_beam_finds_what_greedy_search_misses(self):
-        """Not for every sentence, but it does pay over many."""
-        source, _ = make_sources([6] * 40)
-        model = make_model()
-        mean = {
-            beam: sum(
-                found[0].score for found in search(model, source, None, **SPECIAL, options=options(beam))
-            )
-            for beam in (1, 8)
-        }
-        assert mean[8] > mean[1]
-
-    @every_variant
+    @every_position
     def test_n_best_are_sorted_and_distinct(self, variant):
         model, (source, mask) = make_model(**variant), make_sources()
         for found in beam_search(model, source, mask, **SPECIAL, options=options(6, n_best=6)):
@@ -218,7 +215,7 @@ class TestBeamSearch:
             assert_same(found, wanted)
 
     def test_hopeless_sentences_are_given_up(self):
-        """Plain log-probability only falls: once the best ending leads every live one, nothing can overtake it."""
+        """Plain log-probability only falls: once the best ending leads, nothing can overtake it."""
         endings = Endings(limit=50, options=options(4, length_penalty=0.0))
         endings.add(torch.tensor([5, 6]), -2.0)
         alive = torch.tensor([[5, 6, 7], [5, 5, 5]])
@@ -241,9 +238,7 @@ class TestLimits:
         with torch.no_grad():
             model.output.weight[EOS] = 0  # logit 0: hardly ever the best of these
         chosen = options(beam, max_length_ratio=1.5, max_length_extra=2)
-        for [found], length in zip(
-            search(model, source, mask, **SPECIAL, options=chosen), LENGTHS, strict=True
-        ):
+        for [found], length in zip(search(model, source, mask, **SPECIAL, options=chosen), LENGTHS, strict=True):
             assert not found.finished
             assert len(found.tokens) == int(1.5 * length) + 2
 
@@ -274,7 +269,7 @@ class TestLimits:
         assert any(hypothesis.finished for [hypothesis] in found)
 
 
-@every_variant
+@every_position
 @pytest.mark.parametrize("beam", [1, 4])
 def test_forced_scoring_equals_the_search(variant, beam):
     model, (source, mask) = make_model(**variant), make_sources()
@@ -337,7 +332,7 @@ def test_finished_sentences_leave(beam, monkeypatch):
     assert sizes[0] < len(LENGTHS)
 
 
-@every_variant
+@every_position
 def test_a_model_can_be_trained_after_it_was_searched_with(variant):
     """Whatever a model computes once and keeps must not be bound to the search that needed it first."""
     model, (source, mask) = make_model(**variant), make_sources()
@@ -346,18 +341,18 @@ def test_a_model_can_be_trained_after_it_was_searched_with(variant):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2)])
 @pytest.mark.parametrize("beam", [1, 4])
-def test_scores_are_at_least_single_precision(dtype, beam):
+def test_lower_precision(dtype, tolerance, beam):
+    """What is found is about as probable as the model says in full precision."""
     model, (source, mask) = make_model().to(dtype), make_sources()
     exact = make_model()
-    for [found], row, length in zip(
-        search(model, source, mask, **SPECIAL, options=options(beam)), source, LENGTHS, strict=True
-    ):
-        output = torch.tensor([[*found.tokens, EOS] if found.finished else found.tokens])
+    found = search(model, source, mask, **SPECIAL, options=options(beam))
+    for [best], row, length in zip(found, source, LENGTHS, strict=True):
+        output = torch.tensor([[*best.tokens, EOS] if best.finished else best.tokens])
         target = torch.cat([torch.tensor([[BOS]]), output[:, :-1]], dim=1)
         total = float(score_targets(exact, row[None, :length], None, target, output).sum())
-        assert found.log_probability == pytest.approx(total, rel=1e-4 if dtype == torch.float32 else 0.1)
+        assert best.log_probability == pytest.approx(total, abs=tolerance * output.shape[1])
 
 
 @pytest.mark.parametrize(
@@ -373,6 +368,5 @@ def test_scores_are_at_least_single_precision(dtype, beam):
     ],
 )
 def test_impossible_options_are_refused(changes, message):
-    with pytest.raises(ValueError, match="at least|larger") as error:
+    with pytest.raises(ValueError, match=re.escape(message)):
         SearchOptions(**changes)
-    assert str(error.value) == message

@@ -1,6 +1,7 @@
 """What the tests of qkv.nn share: float64 and a fixed seed everywhere, devices, and models to try properties on."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from qkv.nn import Transformer, TransformerConfig
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-
 POSITIONS = ["sinusoidal", "learned", "rotary", "none"]
 VOCAB_SIZE = 11
 
@@ -48,9 +48,23 @@ def position(request) -> str:
     return request.param
 
 
-@pytest.fixture(params=["random", "trained"])
-def model(request, position, norm_position) -> Transformer:
+@pytest.fixture(params=[("random", "post"), ("trained", "pre")], ids=["random-post", "trained-pre"])
+def model(request, position) -> Transformer:
     """A small Transformer in evaluation mode, as initialised or after some steps of training."""
+    weights, norm_position = request.param
+    model = small_transformer(position, norm_position)
+    if weights == "trained":
+        model.load_state_dict(trained_weights(position, norm_position))
+    return model.eval()
+
+
+@pytest.fixture
+def plain_model() -> Transformer:
+    """One model for what depends on neither positions nor norms."""
+    return small_transformer("sinusoidal", "post").eval()
+
+
+def small_transformer(position: str, norm_position: str) -> Transformer:
     config = TransformerConfig(
         VOCAB_SIZE,
         d_model=16,
@@ -62,21 +76,21 @@ def model(request, position, norm_position) -> Transformer:
         position=position,
         max_length=64,
     )
-    model = Transformer(config)
-    if request.param == "trained":
-        train_to_copy(model)
-    return model.eval()
+    return Transformer(config)
 
 
-def train_to_copy(model: Transformer, steps: int = 20) -> None:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(steps):
-        tokens = torch.randint(1, VOCAB_SIZE, (8, 6))
-        logits = model(tokens, tokens.roll(1, dims=1))
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+@cache
+def trained_weights(position: str, norm_position: str) -> dict[str, Tensor]:
+    with torch.inference_mode(False):
+        model = small_transformer(position, norm_position)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+        for _ in range(6):  # learning to copy
+            tokens = torch.randint(1, VOCAB_SIZE, (8, 6))
+            logits = model(tokens, tokens.roll(1, dims=1))
+            nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return model.state_dict()
 
 
 @pytest.fixture

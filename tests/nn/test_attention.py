@@ -52,15 +52,11 @@ def by_the_book(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> t
     """Equation 1 for one head, number by number; allowed[i, j] says whether query i may attend to key j."""
     weights = torch.zeros(len(query), len(key))
     for i in range(len(query)):
-        scores = {
-            j: float(query[i] @ key[j]) / math.sqrt(query.shape[1]) for j in range(len(key)) if allowed[i, j]
-        }
+        scores = {j: float(query[i] @ key[j]) / math.sqrt(query.shape[1]) for j in range(len(key)) if allowed[i, j]}
         total = sum(math.exp(score) for score in scores.values())
         for j, score in scores.items():
             weights[i, j] = math.exp(score) / total
-    return torch.stack(
-        [sum(weights[i, j] * value[j] for j in range(len(key))) for i in range(len(query))]
-    ), weights
+    return torch.stack([sum(weights[i, j] * value[j] for j in range(len(key))) for i in range(len(query))]), weights
 
 
 # Masks for 2 sequences × 3 heads of 4 queries and 6 keys, and whether the causal rule holds too.
@@ -186,9 +182,7 @@ class TestAttention:
     def test_the_fused_kernel_runs_unless_weights_are_asked_for(self, masking, monkeypatch):
         calls = []
         kernel = F.scaled_dot_product_attention
-        monkeypatch.setattr(
-            F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or kernel(*a, **k)
-        )
+        monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or kernel(*a, **k))
         attention(*random_heads(), **masking)
         assert len(calls) == 1
         attention(*random_heads(), **masking, return_weights=True)

@@ -114,16 +114,12 @@ def test_rotary_turns_each_pair_of_channels():
             angle = position / 10000 ** (2 * pair / 6)
             number = complex(*x[0, 0, position, 2 * pair : 2 * pair + 2].tolist())
             expected = number * complex(math.cos(angle), math.sin(angle))
-            assert complex(*turned[0, 0, position, 2 * pair : 2 * pair + 2].tolist()) == pytest.approx(
-                expected
-            )
+            assert complex(*turned[0, 0, position, 2 * pair : 2 * pair + 2].tolist()) == pytest.approx(expected)
 
 
 def test_rotary_offset_continues_a_sequence():
     rotate, x = RotaryPosition(4), torch.randn(2, 3, 10, 4)
-    torch.testing.assert_close(
-        torch.cat((rotate(x[:, :, :7]), rotate(x[:, :, 7:], offset=7)), dim=2), rotate(x)
-    )
+    torch.testing.assert_close(torch.cat((rotate(x[:, :, :7]), rotate(x[:, :, 7:], offset=7)), dim=2), rotate(x))
 
 
 def test_rotary_keeps_the_values_of_attention_in_reach():
@@ -140,9 +136,7 @@ def test_rotary_needs_pairs_of_channels():
 
 @pytest.mark.parametrize("kind", ["sinusoidal", "rotary"])
 def test_a_table_first_needed_while_translating_serves_training_too(kind):
-    position, shape = (
-        (SinusoidalPosition(4), (1, 2, 4)) if kind == "sinusoidal" else (RotaryPosition(4), (1, 1, 2, 4))
-    )
+    position, shape = (SinusoidalPosition(4), (1, 2, 4)) if kind == "sinusoidal" else (RotaryPosition(4), (1, 1, 2, 4))
     with torch.inference_mode():
         position(torch.zeros(shape))
     x = torch.randn(shape, requires_grad=True)

@@ -74,18 +74,24 @@ def test_padding_does_not_reach_real_positions(norm_position):
 
 
 def test_a_decoder_layer_is_three_sublayers(norm_position):
-    layer, x, memory = DecoderLayer(**LAYER, norm_position=norm_position), torch.randn(2, 4, 12), torch.randn(2, 5, 12)
+    layer, x, memory = (
+        DecoderLayer(**LAYER, norm_position=norm_position),
+        torch.randn(2, 4, 12),
+        torch.randn(2, 5, 12),
+    )
     memory_mask = padding_mask(torch.tensor([5, 3]))[:, None]
     first = layer.attention_residual(x, lambda x: layer.attention(x, x, x, causal_mask(4)[None])[0])
-    second = layer.cross_attention_residual(
-        first, lambda x: layer.cross_attention(x, memory, memory, memory_mask)[0]
-    )
+    second = layer.cross_attention_residual(first, lambda x: layer.cross_attention(x, memory, memory, memory_mask)[0])
     expected = layer.feed_forward_residual(second, layer.feed_forward)
     torch.testing.assert_close(layer(x, memory, memory_mask), expected)
 
 
 def test_the_future_does_not_reach_the_past(norm_position):
-    layer, x, memory = DecoderLayer(**LAYER, norm_position=norm_position), torch.randn(2, 6, 12), torch.randn(2, 5, 12)
+    layer, x, memory = (
+        DecoderLayer(**LAYER, norm_position=norm_position),
+        torch.randn(2, 6, 12),
+        torch.randn(2, 5, 12),
+    )
     changed = x.clone()
     changed[:, 3:] = torch.randn(2, 3, 12)
     torch.testing.assert_close(layer(changed, memory)[:, :3], layer(x, memory)[:, :3])
@@ -120,9 +126,7 @@ def test_beams_share_their_memory(projected):
     layer, x, memory = DecoderLayer(**LAYER), torch.randn(6, 4, 12), torch.randn(2, 5, 12)
     mask = padding_mask(torch.tensor([5, 3]))[:, None]
     record, expected_record = ([], []), ([], [])
-    expected = layer(
-        x, memory.repeat_interleave(3, 0), mask.repeat_interleave(3, 0), record=expected_record
-    )
+    expected = layer(x, memory.repeat_interleave(3, 0), mask.repeat_interleave(3, 0), record=expected_record)
     given = layer.cross_attention.project_key_value(memory) if projected else memory
     torch.testing.assert_close(layer(x, given, mask, record=record), expected)
     for weights, expected_weights in zip(record, expected_record, strict=True):

@@ -90,9 +90,7 @@ def test_merged_lengths_are_neighbours():
 
 def test_targets_are_sorted_inside_a_length():
     lengths = [(5, 1 + n % 20) for n in range(400)]
-    ranges = sorted(
-        (min(lengths[i][1] for i in b), max(lengths[i][1] for i in b)) for b in plan(lengths, 100)
-    )
+    ranges = sorted((min(lengths[i][1] for i in b), max(lengths[i][1] for i in b)) for b in plan(lengths, 100))
     assert all(high <= low for (_, high), (low, _) in pairwise(ranges))
 
 

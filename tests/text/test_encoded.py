@@ -90,9 +90,7 @@ def test_sampling_is_a_function_of_the_seed(tmp_path, monkeypatch):
     tokenizers = Tokenizers.learn(pairs, tmp_path / "tokenizer", TokenizerSettings(vocab_size=40))
 
     def sampled(seed):
-        return ids_of(
-            write_encoded(tmp_path / "c", pairs, tokenizers, max_length=99, sampling=0.2, seed=seed)
-        )
+        return ids_of(write_encoded(tmp_path / "c", pairs, tokenizers, max_length=99, sampling=0.2, seed=seed))
 
     first = sampled(1)
     assert sampled(1) == first

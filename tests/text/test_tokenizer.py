@@ -130,9 +130,7 @@ def test_char_and_word_take_the_most_frequent_up_to_vocab_size(tmp_path, kind):
 
 def test_normalization(tmp_path):
     plain = Tokenizer.learn(["ﬁn Große"], tmp_path / "a", kind="char", vocab_size=99)
-    folded = Tokenizer.learn(
-        ["ﬁn Große"], tmp_path / "b", kind="char", vocab_size=99, normalization="nfkc_cf"
-    )
+    folded = Tokenizer.learn(["ﬁn Große"], tmp_path / "b", kind="char", vocab_size=99, normalization="nfkc_cf")
     assert plain.decode(plain.encode(["ﬁn"])) == ["ﬁn"]
     assert folded.decode(folded.encode(["ﬁN"])) == ["fin"]
 

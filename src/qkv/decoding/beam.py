@@ -41,9 +41,7 @@ def beam_search(
         For each row its n best hypotheses, best first (fewer if a tiny vocabulary does not yield as many).
     """
     batch, beam = source.shape[0], options.beam
-    progress = Progress(
-        model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options
-    )
+    progress = Progress(model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options)
     endings = [Endings(limit, options) for limit in progress.limits]
     # A sentence begins with a beam of one, which widens as soon as there are enough candidates.
     tokens = source.new_full((batch, 1, 1), bos)  # (sentence, beam, length)
@@ -114,9 +112,7 @@ class Endings:
             return
         options, length = self._options, tokens.shape[1]
         enough = len(self._finished) >= options.n_best
-        self.settled = (
-            len(self._finished) >= options.beam or self.is_hopeless(most_probable) or length == self._limit
-        )
+        self.settled = len(self._finished) >= options.beam or self.is_hopeless(most_probable) or length == self._limit
         if self.settled and not enough:
             for alive, log_probability in zip(tokens.tolist(), log_probabilities.tolist(), strict=True):
                 if log_probability != -math.inf:
@@ -130,9 +126,7 @@ class Endings:
         """
         if len(self._finished) < self._options.n_best:
             return False
-        return (
-            self._options.score(most_probable, self._limit) <= self._finished[self._options.n_best - 1].score
-        )
+        return self._options.score(most_probable, self._limit) <= self._finished[self._options.n_best - 1].score
 
     def n_best(self) -> list[Hypothesis]:
         """The n best: those that ended come first, as one that repeats itself until it is cut off often

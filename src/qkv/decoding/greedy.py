@@ -35,9 +35,7 @@ def greedy(
         One hypothesis for each row.
     """
     batch = source.shape[0]
-    progress = Progress(
-        model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options
-    )
+    progress = Progress(model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options)
     newest = source.new_full((batch,), bos)
     live = list(range(batch))  # rows of `newest` that still grow
     outputs: list[list[int]] = [[] for _ in range(batch)]

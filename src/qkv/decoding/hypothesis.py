@@ -58,9 +58,7 @@ class SearchOptions:
         if self.n_best > self.beam:
             raise ValueError(f"n_best ({self.n_best}) must not be larger than the beam ({self.beam})")
 
-    def length_limits(
-        self, source_lengths: Int[Tensor, " batch"], longest: int | None = None
-    ) -> Int[Tensor, " batch"]:
+    def length_limits(self, source_lengths: Int[Tensor, " batch"], longest: int | None = None) -> Int[Tensor, " batch"]:
         """The longest output allowed for each source: at least one token, and never more than `longest`."""
         limits = (source_lengths * self.max_length_ratio).floor().to(torch.int64) + self.max_length_extra
         return limits.clamp(min=1, max=longest)

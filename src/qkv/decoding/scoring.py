@@ -35,9 +35,7 @@ def score_targets(
     real = torch.ones_like(target_output, dtype=torch.bool) if target_mask is None else target_mask
     parts = [
         _log_probabilities(model, *part)
-        for part in zip(
-            hidden[real].split(_TOKENS_AT_ONCE), target_output[real].split(_TOKENS_AT_ONCE), strict=True
-        )
+        for part in zip(hidden[real].split(_TOKENS_AT_ONCE), target_output[real].split(_TOKENS_AT_ONCE), strict=True)
     ]
     scores = torch.cat(parts)
     return scores.new_zeros(target_output.shape).masked_scatter(real, scores)

@@ -152,9 +152,7 @@ def _(layer: nn.TransformerDecoderLayer) -> DecoderLayer:
 def _(encoder: Encoder) -> nn.TransformerEncoder:
     layers = [to_torch(layer) for layer in encoder.layers]
     # As nested tensors torch's encoder would return zeros for padded positions, and only when not training.
-    converted = nn.TransformerEncoder(
-        layers[0], len(layers), deepcopy(encoder.norm), enable_nested_tensor=False
-    )
+    converted = nn.TransformerEncoder(layers[0], len(layers), deepcopy(encoder.norm), enable_nested_tensor=False)
     converted.layers = nn.ModuleList(layers)
     return converted.train(encoder.training)
 
@@ -162,9 +160,7 @@ def _(encoder: Encoder) -> nn.TransformerEncoder:
 @from_torch.register
 def _(encoder: nn.TransformerEncoder) -> Encoder:
     with torch.device("meta"):
-        converted = Encoder(
-            TransformerConfig(vocab_size=1, encoder_layers=1)
-        )  # an empty frame for what follows
+        converted = Encoder(TransformerConfig(vocab_size=1, encoder_layers=1))  # an empty frame for what follows
     converted.layers = nn.ModuleList(from_torch(layer) for layer in encoder.layers)
     converted.norm = None if encoder.norm is None else deepcopy(_checked_norm(encoder.norm))
     return converted.train(encoder.training)
@@ -181,9 +177,7 @@ def _(decoder: Decoder) -> nn.TransformerDecoder:
 @from_torch.register
 def _(decoder: nn.TransformerDecoder) -> Decoder:
     with torch.device("meta"):
-        converted = Decoder(
-            TransformerConfig(vocab_size=1, decoder_layers=1)
-        )  # an empty frame for what follows
+        converted = Decoder(TransformerConfig(vocab_size=1, decoder_layers=1))  # an empty frame for what follows
     converted.layers = nn.ModuleList(from_torch(layer) for layer in decoder.layers)
     converted.norm = None if decoder.norm is None else deepcopy(_checked_norm(decoder.norm))
     return converted.train(decoder.training)

@@ -100,15 +100,11 @@ def _fused_attention(
     scale: float | None,
 ) -> Tensor:
     if mask is None:
-        return F.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=causal, scale=scale
-        )
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal, scale=scale)
     # Kernels disagree about rows that may attend to nothing (NaN, mean, zero): we open and zero such rows.
     sees_something = mask.any(dim=-1, keepdim=True)
     opened = torch.atleast_2d(mask | ~sees_something)
-    retrieved = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=opened, dropout_p=dropout, scale=scale
-    )
+    retrieved = F.scaled_dot_product_attention(query, key, value, attn_mask=opened, dropout_p=dropout, scale=scale)
     return retrieved * sees_something.to(retrieved.dtype)
 
 
@@ -140,9 +136,7 @@ class MultiHeadAttention(nn.Module):
         ValueError: if d_model is not a multiple of num_heads.
     """
 
-    def __init__(
-        self, d_model: int, num_heads: int, *, dropout: float = 0.0, bias: bool = True, rotary: bool = False
-    ):
+    def __init__(self, d_model: int, num_heads: int, *, dropout: float = 0.0, bias: bool = True, rotary: bool = False):
         super().__init__()
         if d_model % num_heads != 0:
             raise ValueError(f"d_model ({d_model}) must be a multiple of num_heads ({num_heads})")
@@ -205,9 +199,7 @@ class MultiHeadAttention(nn.Module):
             query, key = self.rotary(query, offset), self.rotary(key, offset)
         return query, key, value
 
-    def project_query(
-        self, query: Float[Tensor, "batch query d_model"]
-    ) -> Float[Tensor, "batch head query d_head"]:
+    def project_query(self, query: Float[Tensor, "batch query d_model"]) -> Float[Tensor, "batch head query d_head"]:
         """Queries alone, for keys and values that come from elsewhere."""
         return self._split(self._project(query, 0, 1))
 
@@ -236,9 +228,7 @@ class MultiHeadAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         weights = None
         if return_weights:
-            heads, weights = attention(
-                query, key, value, mask, causal=causal, dropout=dropout, return_weights=True
-            )
+            heads, weights = attention(query, key, value, mask, causal=causal, dropout=dropout, return_weights=True)
         else:
             heads = attention(query, key, value, mask, causal=causal, dropout=dropout)
         return self.output(heads.transpose(1, 2).flatten(start_dim=2)), weights

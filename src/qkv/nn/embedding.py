@@ -123,9 +123,7 @@ class Embedding(nn.Module):
         max_length: number of learned positions.
     """
 
-    def __init__(
-        self, tokens: TokenEmbedding, position: PositionKind, dropout: float = 0.0, max_length: int = 1024
-    ):
+    def __init__(self, tokens: TokenEmbedding, position: PositionKind, dropout: float = 0.0, max_length: int = 1024):
         super().__init__()
         self.tokens = tokens
         self.position: SinusoidalPosition | LearnedPosition | None = None
@@ -135,9 +133,7 @@ class Embedding(nn.Module):
             self.position = LearnedPosition(max_length, tokens.embedding_dim)
         self.dropout = Dropout(dropout)
 
-    def forward(
-        self, tokens: Int[Tensor, "batch length"], offset: int = 0
-    ) -> Float[Tensor, "batch length d_model"]:
+    def forward(self, tokens: Int[Tensor, "batch length"], offset: int = 0) -> Float[Tensor, "batch length d_model"]:
         """Embed tokens whose first position is `offset` (more than 0 when decoding step by step)."""
         x = self.tokens(tokens)
         if self.position is not None:

@@ -65,9 +65,7 @@ class Residual(nn.Module):
     change a result.
     """
 
-    def __init__(
-        self, d_model: int, *, norm_position: NormPosition = "post", dropout: float = 0.0, bias: bool = True
-    ):
+    def __init__(self, d_model: int, *, norm_position: NormPosition = "post", dropout: float = 0.0, bias: bool = True):
         super().__init__()
         self.norm_position = norm_position
         self.norm = nn.LayerNorm(d_model, bias=bias)
@@ -100,16 +98,10 @@ class EncoderLayer(nn.Module):
         bias: bool = True,
     ):
         super().__init__()
-        self.attention = MultiHeadAttention(
-            d_model, num_heads, dropout=attention_dropout, rotary=rotary, bias=bias
-        )
+        self.attention = MultiHeadAttention(d_model, num_heads, dropout=attention_dropout, rotary=rotary, bias=bias)
         self.attention_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
-        self.feed_forward = FeedForward(
-            d_model, d_ff, activation=activation, dropout=activation_dropout, bias=bias
-        )
-        self.feed_forward_residual = Residual(
-            d_model, norm_position=norm_position, dropout=dropout, bias=bias
-        )
+        self.feed_forward = FeedForward(d_model, d_ff, activation=activation, dropout=activation_dropout, bias=bias)
+        self.feed_forward_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
 
     def forward(
         self,
@@ -151,20 +143,12 @@ class DecoderLayer(nn.Module):
         bias: bool = True,
     ):
         super().__init__()
-        self.attention = MultiHeadAttention(
-            d_model, num_heads, dropout=attention_dropout, rotary=rotary, bias=bias
-        )
+        self.attention = MultiHeadAttention(d_model, num_heads, dropout=attention_dropout, rotary=rotary, bias=bias)
         self.attention_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
         self.cross_attention = MultiHeadAttention(d_model, num_heads, dropout=attention_dropout, bias=bias)
-        self.cross_attention_residual = Residual(
-            d_model, norm_position=norm_position, dropout=dropout, bias=bias
-        )
-        self.feed_forward = FeedForward(
-            d_model, d_ff, activation=activation, dropout=activation_dropout, bias=bias
-        )
-        self.feed_forward_residual = Residual(
-            d_model, norm_position=norm_position, dropout=dropout, bias=bias
-        )
+        self.cross_attention_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
+        self.feed_forward = FeedForward(d_model, d_ff, activation=activation, dropout=activation_dropout, bias=bias)
+        self.feed_forward_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
 
     def forward(
         self,
@@ -199,9 +183,7 @@ class DecoderLayer(nn.Module):
             return _recorded(output, weights, own_record)
 
         def attend_to_memory(x: Tensor) -> Tensor:
-            key, value = (
-                self.cross_attention.project_key_value(memory) if isinstance(memory, Tensor) else memory
-            )
+            key, value = self.cross_attention.project_key_value(memory) if isinstance(memory, Tensor) else memory
             # A sentence's beams become more queries to the same memory, which is not copied.
             queries = x.reshape(key.shape[0], -1, x.shape[-1])
             output, weights = self.cross_attention.attend(

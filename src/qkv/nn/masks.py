@@ -5,9 +5,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-def padding_mask(
-    lengths: Int[Tensor, " batch"], max_length: int | None = None
-) -> Bool[Tensor, "batch source"]:
+def padding_mask(lengths: Int[Tensor, " batch"], max_length: int | None = None) -> Bool[Tensor, "batch source"]:
     """Mark the real tokens of right-padded sequences.
 
     Args:

@@ -87,9 +87,7 @@ class TransformerConfig:
         if self.d_model % self.num_heads != 0:
             raise ValueError(f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})")
         if self.position == "rotary" and (self.d_model // self.num_heads) % 2 != 0:
-            raise ValueError(
-                f"rotary positions need heads of even width, got {self.d_model // self.num_heads}"
-            )
+            raise ValueError(f"rotary positions need heads of even width, got {self.d_model // self.num_heads}")
         if self.tie == "all" and self.target_vocab_size not in (None, self.vocab_size):
             raise ValueError(
                 f"tie=all needs one vocabulary for both sides, but the source has {self.vocab_size} tokens "
@@ -161,9 +159,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(**_layer_options(config)) for _ in range(config.encoder_layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(**_layer_options(config)) for _ in range(config.encoder_layers))
         self.norm = _final_norm(config)
 
     def forward(
@@ -183,9 +179,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.layers = nn.ModuleList(
-            DecoderLayer(**_layer_options(config)) for _ in range(config.decoder_layers)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(**_layer_options(config)) for _ in range(config.decoder_layers))
         self.norm = _final_norm(config)
 
     def forward(
@@ -223,9 +217,7 @@ class Transformer(Seq2Seq):
         self.config = config
         target_vocab_size = config.target_vocab_size or config.vocab_size
         source_tokens = TokenEmbedding(config.vocab_size, config.d_model)
-        target_tokens = (
-            source_tokens if config.tie == "all" else TokenEmbedding(target_vocab_size, config.d_model)
-        )
+        target_tokens = source_tokens if config.tie == "all" else TokenEmbedding(target_vocab_size, config.d_model)
         self.source_embedding = Embedding(source_tokens, config.position, config.dropout, config.max_length)
         self.target_embedding = Embedding(target_tokens, config.position, config.dropout, config.max_length)
         self.encoder = Encoder(config)

@@ -53,9 +53,7 @@ class PairFiles:
         if self.path is not None and (self.source is not None or self.target is not None):
             raise UserError("pairs: give either 'path' (one file) or 'source' and 'target' (two), not both")
         if self.path is None and (self.source is None or self.target is None):
-            raise UserError(
-                "pairs: give 'path' (one file), or both 'source' and 'target' (two aligned files)"
-            )
+            raise UserError("pairs: give 'path' (one file), or both 'source' and 'target' (two aligned files)")
         if self.format is not None and self.format not in FORMATS:
             raise UserError(f"pairs: unknown format {self.format!r}; choose from {', '.join(FORMATS)}")
         if self.path is None and (self.format, self.source_column, self.target_column) != (None, None, None):
@@ -233,7 +231,5 @@ def _read_parquet(path: Path, source: str, target: str) -> Iterator[Pair]:
             for pair in zip(batch.column(source).to_pylist(), batch.column(target).to_pylist(), strict=True):
                 row += 1
                 if not all(isinstance(text, str) for text in pair):
-                    raise UserError(
-                        f"{path}: row {row}: text needed in {source!r} and {target!r}, found {pair}"
-                    )
+                    raise UserError(f"{path}: row {row}: text needed in {source!r} and {target!r}, found {pair}")
                 yield Pair(*pair)

@@ -57,16 +57,12 @@ class EncodedCorpus:
         try:
             meta = json.loads(path.read_text("utf-8"))
             if meta["version"] != VERSION:
-                raise UserError(
-                    f"{path}: version {meta['version']}, this qkv reads {VERSION}; encode it again"
-                )
+                raise UserError(f"{path}: version {meta['version']}, this qkv reads {VERSION}; encode it again")
             return cls(directory, meta)
         except FileNotFoundError as error:
             raise UserError(f"{error.filename or path}: no such file; encode the corpus again") from None
         except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{directory}: the encoded corpus is damaged; delete it and encode it again"
-            ) from None
+            raise UserError(f"{directory}: the encoded corpus is damaged; delete it and encode it again") from None
 
     def __len__(self) -> int:
         return len(self.source_lengths)
@@ -153,9 +149,7 @@ def _write(
             if progress is not None:
                 progress(read)
     if kept == 0:
-        raise UserError(
-            f"none of {read} pairs is left: all are empty or longer than max_length={max_length} tokens"
-        )
+        raise UserError(f"none of {read} pairs is left: all are empty or longer than max_length={max_length} tokens")
     meta = {"version": VERSION, "pairs": kept, "dropped": read - kept, "max_length": max_length}
     (directory / "meta.json").write_text(json.dumps(meta | source.meta | target.meta, indent=2), "utf-8")
 

@@ -73,22 +73,16 @@ class TokenizerSettings:
         _check_choice("kind", self.kind, KINDS)
         _check_choice("normalization", self.normalization, NORMALIZATIONS)
         if self.vocab_size <= SPECIALS:
-            raise UserError(
-                f"tokenizer: vocab_size is {self.vocab_size}; it counts {SPECIALS} special pieces too"
-            )
+            raise UserError(f"tokenizer: vocab_size is {self.vocab_size}; it counts {SPECIALS} special pieces too")
         if not 0.0 <= self.sampling <= 1.0:
             raise UserError(f"tokenizer: sampling is {self.sampling}; it lies between 0 (off) and 1")
         if not 0.0 < self.character_coverage <= 1.0:
-            raise UserError(
-                f"tokenizer: character_coverage is {self.character_coverage}; it is above 0, at most 1"
-            )
+            raise UserError(f"tokenizer: character_coverage is {self.character_coverage}; it is above 0, at most 1")
         if self.joint and (self.source or self.target):
             raise UserError("tokenizer: settings for one side need joint: false")
         sides = [self] if self.joint else [self.side("source"), self.side("target")]
         if self.sampling > 0.0 and all(side.kind in UNAMBIGUOUS for side in sides):
-            raise UserError(
-                "tokenizer: sampling needs kind 'unigram' or 'bpe'; the others cut in one way only"
-            )
+            raise UserError("tokenizer: sampling needs kind 'unigram' or 'bpe'; the others cut in one way only")
 
     def side(self, name: str) -> "TokenizerSettings":
         """What the tokenizer of one side, "source" or "target", is learnt with, its own values filled in."""

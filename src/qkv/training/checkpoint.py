@@ -79,11 +79,14 @@ def set_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str | P
     missing, extra = own.keys() - weights.keys(), weights.keys() - own.keys()
     if missing or extra:
         name = sorted(missing or extra)[0]
-        raise UserError(f"{origin}: of another architecture: {name} is {'missing' if missing else 'not part of this model'}")
+        raise UserError(
+            f"{origin}: of another architecture: {name} is {'missing' if missing else 'not part of this model'}"
+        )
     for name, tensor in own.items():
         if tensor.shape != weights[name].shape:
             raise UserError(
-                f"{origin}: of another shape: {name} is {tuple(weights[name].shape)}, this model has {tuple(tensor.shape)}"
+                f"{origin}: of another shape: {name} is {tuple(weights[name].shape)}, "
+                f"this model has {tuple(tensor.shape)}"
             )
         tensor.copy_(weights[name])
 
@@ -205,7 +208,7 @@ def average_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
         if total and {n: t.shape for n, t in total.items()} != {n: t.shape for n, t in weights.items()}:
             raise UserError(f"{checkpoint}: of another shape than {checkpoints[0]}; they cannot be averaged")
         for name, tensor in weights.items():
-            total[name] = total.get(name, 0) + tensor.double()  # type: ignore[operator]
+            total[name] = total.get(name, 0) + tensor.double()
     sample = read_tensors(checkpoints[0] / "model.safetensors")
     return {name: (tensor / len(checkpoints)).to(sample[name].dtype) for name, tensor in total.items()}
 
@@ -226,7 +229,12 @@ def average_run(run: Run, last: int) -> Path:
     destination = run.checkpoints_path / f"averaged-{state.step:08d}"
     description = read_description(newest)
     save_checkpoint(
-        destination, model, model.config, description["architecture"], state, weights=weights  # type: ignore[arg-type]
+        destination,
+        model,
+        model.config,
+        description["architecture"],
+        state,
+        weights=weights,
     )
     return destination
 

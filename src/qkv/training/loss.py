@@ -111,5 +111,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         factor = grad_outputs[0]
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
-        scaled = [None if grad is None else grad * factor.to(grad.dtype) for grad in (grad_hidden, grad_weight, grad_bias)]
+        scaled = [
+            None if grad is None else grad * factor.to(grad.dtype) for grad in (grad_hidden, grad_weight, grad_bias)
+        ]
         return scaled[0], scaled[1], scaled[2], None, None, None

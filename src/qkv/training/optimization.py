@@ -43,11 +43,12 @@ class Optimization:
             self.average = {name: tensor.clone() for name, tensor in weights_of(model).items()}
 
     def zero_grad(self) -> None:
+        """Forget the gradient of the step before."""
         self._adam.zero_grad(set_to_none=True)
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradient to the parameters'."""
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()
 
     def step(self, learning_rate: float) -> Tensor:
         """Clip, move the weights, and return the gradient's norm from before it was clipped."""

@@ -28,6 +28,7 @@ class Prepared:
     model_options: Any
 
     def build_model(self) -> Seq2Seq:
+        """A freshly initialised model of the configured shape."""
         return ARCHITECTURES[self.config.model.architecture].build(self.model_options)
 
 
@@ -39,7 +40,9 @@ def pair_files(config: Config, name: str) -> PairFiles:
     """
     files: FilesConfig | None = getattr(config.data, name)
     if files is None:
-        raise UserError(f"data.{name} is not set: say data.{name}=FILE.tsv, or data.{name}.source= and data.{name}.target=")
+        raise UserError(
+            f"data.{name} is not set: say data.{name}=FILE.tsv, or data.{name}.source= and data.{name}.target="
+        )
     said = files.model_dump(exclude_none=True)
     for key in ("path", "source", "target"):
         if key in said:
@@ -78,7 +81,12 @@ def training_corpus(prepared: Prepared, epoch: int) -> EncodedCorpus:
         return _encoded(prepared, "train", "train", config.data.max_length)
     name = f"train-epoch-{epoch:05d}"
     corpus = _encoded(
-        prepared, name, "train", config.data.max_length, config.tokenizer.sampling, seed=(config.seed << 20) + epoch
+        prepared,
+        name,
+        "train",
+        config.data.max_length,
+        config.tokenizer.sampling,
+        seed=(config.seed << 20) + epoch,
     )
     for other in prepared.run.encoded_path(name).parent.glob("train-epoch-*"):
         if other.name != name:
@@ -103,7 +111,13 @@ def _encoded(
     with counting(f"encoding {pairs_name}") as count:
         try:
             return write_encoded(
-                path, pairs, prepared.tokenizers, max_length=max_length, sampling=sampling, seed=seed, progress=count
+                path,
+                pairs,
+                prepared.tokenizers,
+                max_length=max_length,
+                sampling=sampling,
+                seed=seed,
+                progress=count,
             )
         except UserError as error:
             raise UserError(f"data.{pairs_name}: {error}") from None

@@ -36,6 +36,7 @@ class Records:
                 self._board.add_scalar(f"{event}/{name}", value, step)
 
     def close(self) -> None:
+        """Flush and close the files."""
         self._file.close()
         self._board.close()
 

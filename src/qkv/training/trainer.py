@@ -97,9 +97,7 @@ class Trainer:
         progress: whether to show anything.
     """
 
-    def __init__(
-        self, prepared: Prepared, device: torch.device, *, began: float | None = None, progress: bool = True
-    ):
+    def __init__(self, prepared: Prepared, device: torch.device, *, began: float | None = None, progress: bool = True):
         self.prepared, self.run, self.config = prepared, prepared.run, prepared.config
         self.settings: TrainingConfig = prepared.config.training
         self.device = device
@@ -140,7 +138,9 @@ class Trainer:
                         break
                 if interruption.requested:
                     self._save()
-                    self.progress.say(f"stopped at step {self.state.step}; go on with `qkv train --resume {self.run.path}`")
+                    self.progress.say(
+                        f"stopped at step {self.state.step}; go on with `qkv train --resume {self.run.path}`"
+                    )
                     raise KeyboardInterrupt
             self._finish()
         finally:
@@ -153,9 +153,7 @@ class Trainer:
         while not self._is_over():
             corpus = training_corpus(self.prepared, self.state.epoch)
             lengths = corpus.source_lengths, corpus.target_lengths
-            plan = plan_batches(
-                *lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch
-            )
+            plan = plan_batches(*lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch)
             self._batches_per_epoch = len(plan)
             while self.state.batch < len(plan) and not self._is_over():
                 group = plan[self.state.batch : self.state.batch + self.settings.accumulate]
@@ -211,7 +209,10 @@ class Trainer:
         """Part of a wall-clock budget that is kept for what comes after the last step."""
         assert self.settings.budget is not None
         validations = 2 if self.settings.average_last else 1
-        return min(0.5 * self.settings.budget, 0.02 * self.settings.budget + 1.25 * validations * self._longest_validation)
+        return min(
+            0.5 * self.settings.budget,
+            0.02 * self.settings.budget + 1.25 * validations * self._longest_validation,
+        )
 
     def _is_over(self) -> bool:
         return self._share() >= 1.0
@@ -379,7 +380,10 @@ class Trainer:
         weights = weights_of(load_model(checkpoint, self.config.model.architecture))
         tensors = read_tensors(checkpoint / "optimizer.safetensors")
         if self.optimization.average is not None:
-            set_weights(self.model, {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")})
+            set_weights(
+                self.model,
+                {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")},
+            )
             self.optimization.average = {name: tensor.to(self.device) for name, tensor in weights.items()}
         else:
             set_weights(self.model, weights, checkpoint)

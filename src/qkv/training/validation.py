@@ -33,6 +33,7 @@ class Validation:
 
     @property
     def perplexity(self) -> float:
+        """exp(loss)."""
         return math.exp(min(self.loss, 700.0))
 
 
@@ -50,13 +51,16 @@ class Validator:
 
     @property
     def possible(self) -> bool:
+        """Whether the recipe has validation pairs."""
         return self._corpus is not None
 
     @property
     def higher_is_better(self) -> bool:
-        return self.settings.metric != "loss" and METRICS[self.settings.metric].higher_is_better
+        """Which way the chosen metric points."""
+        return self.settings.metric != "loss" and METRICS[self.settings.metric][1]
 
     def is_better(self, value: float, best: float | None) -> bool:
+        """Whether a value of the metric beats the best so far."""
         if best is None or math.isnan(best):
             return True
         return value > best if self.higher_is_better else value < best
@@ -105,7 +109,12 @@ class Validator:
         encoded = [[*ids, eos] for ids in self._tokenizers.source.encode(sources)]
         with autocast(self._device, self._config.training.precision):
             found = search_all(
-                model, encoded, self._tokenizers, options, batch_tokens=decoding.batch_tokens, device=self._device
+                model,
+                encoded,
+                self._tokenizers,
+                options,
+                batch_tokens=decoding.batch_tokens,
+                device=self._device,
             )
         texts = self._tokenizers.target.decode([hypotheses[0].tokens for hypotheses in found])
         return dict(zip(sources, texts, strict=True))
