@@ -2,16 +2,25 @@
 
 import dataclasses
 import difflib
+import os
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from qkv.errors import UserError
+from qkv.recipe import read_recipe, read_value, set_key
 
+if TYPE_CHECKING:
+    from qkv.text.tokenizer import TokenizerSettings
+
+TokenKind = Literal["unigram", "bpe", "char", "word"]
+Normalization = Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
 MetricName = Literal["bleu", "chrf", "ter", "wer", "per", "cer", "exact_match"]
 
 
@@ -21,19 +30,38 @@ def parse_duration(value: Any) -> Any:
         return value
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", value.strip())
     if not match or not any(match.groups()):
-        raise ValueError('a duration is written like "90s", "15m" or "1h30m"')
+        raise ValueError(f'a duration is written like "90s", "15m" or "1h30m", not {value!r}')
     hours, minutes, seconds = (int(group or 0) for group in match.groups())
     return 3600 * hours + 60 * minutes + seconds
 
 
+def _path_as_files(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _number_as_column(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Column = Annotated[str, BeforeValidator(_number_as_column)]
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: Any) -> Any:
+        """A Path is its text; and true is not the number 1, as pydantic would have it."""
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
 
 
 class FilesConfig(Section):
@@ -43,12 +71,12 @@ class FilesConfig(Section):
     source: str | None = Field(None, description="a text file, one source sequence a line")
     target: str | None = Field(None, description="a text file, one target sequence a line, aligned with the source")
     format: Literal["tsv", "jsonl", "parquet"] | None = Field(None, description="if the suffix does not tell")
-    source_column: str | int | None = Field(None, description="TSV: 0-based number (0); JSONL, Parquet: name (source)")
-    target_column: str | int | None = Field(None, description="TSV: 0-based number (1); JSONL, Parquet: name (target)")
-
-
-def _path_as_files(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str) else value
+    source_column: Column | None = Field(
+        None, description="TSV: a number, counted from 0 (0); JSONL, Parquet: a name (source)"
+    )
+    target_column: Column | None = Field(
+        None, description="TSV: a number, counted from 0 (1); JSONL, Parquet: a name (target)"
+    )
 
 
 Files = Annotated[FilesConfig, BeforeValidator(_path_as_files)]
@@ -67,18 +95,16 @@ class DataConfig(Section):
 class SideConfig(Section):
     """What one side's tokenizer does differently; needs joint: false."""
 
-    kind: Literal["unigram", "bpe", "char", "word"] | None = Field(None, description="see tokenizer.kind")
+    kind: TokenKind | None = Field(None, description="see tokenizer.kind")
     vocab_size: int | None = Field(None, ge=5, description="see tokenizer.vocab_size")
-    normalization: Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"] | None = Field(
-        None, description="see tokenizer.normalization"
-    )
+    normalization: Normalization | None = Field(None, description="see tokenizer.normalization")
     character_coverage: float | None = Field(None, gt=0, le=1, description="see tokenizer.character_coverage")
 
 
 class TokenizerConfig(Section):
     """How text becomes tokens: SentencePiece, learnt from the training pairs."""
 
-    kind: Literal["unigram", "bpe", "char", "word"] = Field("unigram", description="what a token is")
+    kind: TokenKind = Field("unigram", description="what a token is: a learnt piece of words, a character, a word")
     vocab_size: int = Field(8000, ge=5, description="tokens at most, special ones included")
     joint: bool = Field(True, description="one vocabulary for both sides")
     sampling: float = Field(
@@ -87,21 +113,32 @@ class TokenizerConfig(Section):
         le=1.0,
         description="subword sampling while training: BPE-dropout probability, or smoothing alpha of unigram (try 0.1)",
     )
-    normalization: Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"] = Field(
-        "identity", description="Unicode normalisation (…_cf also folds case)"
-    )
+    normalization: Normalization = Field("identity", description="Unicode normalisation (…_cf also folds case)")
     character_coverage: float = Field(1.0, gt=0, le=1, description="share of characters kept; less drops rare ones")
     source: SideConfig | None = Field(None, description="what the source side does differently (joint: false)")
     target: SideConfig | None = Field(None, description="what the target side does differently (joint: false)")
 
+    def settings(self) -> "TokenizerSettings":
+        """What the tokenizers are learnt with.
+
+        Raises:
+            UserError: if values do not fit together.
+        """
+        from qkv.text.tokenizer import TokenizerSettings
+
+        said = self.model_dump()
+        for name, side in (("source", self.source), ("target", self.target)):
+            said[name] = side and side.model_dump(exclude_none=True)
+        return TokenizerSettings(**said)
+
 
 class ModelConfig(BaseModel):
-    """The architecture, and any option it has; what is not said comes from the preset, then from its defaults."""
+    """The architecture and its options; what is not said comes from the preset, and else from the defaults."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     architecture: str = Field("transformer", description="which family")
-    preset: str | None = Field(None, description="a named size: tiny, small, base or big")
+    preset: str | None = Field(None, description="a named size; options that are given win over what it sets")
 
 
 class TrainingConfig(Section):
@@ -109,7 +146,9 @@ class TrainingConfig(Section):
 
     batch_tokens: int = Field(4096, ge=1, description="rows × longest sequence of a batch, at most")
     accumulate: int = Field(1, ge=1, description="batches summed up before each step of the optimizer")
-    steps: int | None = Field(None, ge=1, description="stop after so many steps")
+    steps: int | None = Field(
+        None, ge=1, description="stop after so many steps; without epochs or a budget, null is 50,000"
+    )
     epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training pairs")
     budget: Duration | None = Field(
         None,
@@ -148,7 +187,7 @@ class ValidationConfig(Section):
     """How progress is judged."""
 
     every: int | None = Field(None, ge=1, description="steps between validations; null: once an epoch")
-    metric: Literal["loss"] | MetricName = Field("loss", description="what the best checkpoint is chosen by")
+    metric: Literal["loss", MetricName] = Field("loss", description="what the best checkpoint is chosen by")
     patience: int | None = Field(None, ge=1, description="validations without a better metric before training stops")
     beam: int = Field(1, ge=1, description="beam for the metric; 1: greedy, which is quicker")
     max_examples: int | None = Field(None, ge=1, description="decode only the first so many validation pairs")
@@ -173,9 +212,9 @@ class DecodingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What `qkv evaluate` prints."""
+    """How outputs are judged in the end."""
 
-    metrics: list[MetricName] = Field(["bleu", "chrf"], description="bleu, chrf, ter, wer, per, cer, exact_match")
+    metrics: list[MetricName] = Field(["bleu", "chrf"], description="what `qkv evaluate` measures")
 
 
 class Config(Section):
@@ -185,14 +224,14 @@ class Config(Section):
     seed: int = Field(1, ge=0, description="the same seed on the same machine gives the same run, bit for bit")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
-    data: DataConfig = Field(DataConfig(), description="")
-    tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="")
-    model: ModelConfig = Field(ModelConfig(), description="")
-    training: TrainingConfig = Field(TrainingConfig(), description="")
-    validation: ValidationConfig = Field(ValidationConfig(), description="")
-    checkpoints: CheckpointsConfig = Field(CheckpointsConfig(), description="")
-    decoding: DecodingConfig = Field(DecodingConfig(), description="")
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="")
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    validation: ValidationConfig = ValidationConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    decoding: DecodingConfig = DecodingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
     def to_yaml(self) -> str:
         """The configuration with every default spelled out."""
@@ -210,118 +249,38 @@ def load_config(recipe: str | Path | Mapping[str, Any] | Config, overrides: Sequ
     elif isinstance(recipe, Mapping):
         data, origin = dict(recipe), "the configuration"
     else:
-        data, origin = _read_yaml(Path(recipe)), str(recipe)
+        data, origin = read_recipe(Path(recipe)), str(recipe)
     for override in overrides:
-        _apply_override(data, override)
+        key, equals, text = override.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UserError(f"{override!r}: an override is written key=value, like training.steps=1000")
+        key = _full_key(key)
+        set_key(data, key, text if key in _TEXT_KEYS else read_value(text))
     return _validate(data, origin)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: no such recipe") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values, not a {type(data).__name__}")
-    return data
-
-
-def _apply_override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"{override!r}: an override is written key=value, like training.steps=1000")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    *sections, last = (_full_key(key) if "." not in key else key).split(".")
-    for section in sections:
-        inner = data.get(section)
-        # A copy, so that a mapping which the caller handed in is not changed; a bare path becomes a mapping.
-        data[section] = dict(inner) if isinstance(inner, Mapping) else {}
-        data = data[section]
-    data[last] = value
-
-
-def _full_key(key: str) -> str:
-    """`budget` for `training.budget`: a bare key may stand for the one section that has it."""
-    if key in Config.model_fields:
-        return key
-    homes = [
-        name
-        for name, field in Config.model_fields.items()
-        if isinstance(field.default, BaseModel) and key in type(field.default).model_fields
-    ]
-    return f"{homes[0]}.{key}" if len(homes) == 1 else key
+_TEXT_KEYS = ("run", "device", "data.root")
+"""Their values are taken from the command line as they are: run=2024 is a directory."""
 
 
 def _validate(data: dict[str, Any], origin: str) -> Config:
     try:
         config = Config.model_validate(data)
+        config.tokenizer.settings()
+        options = model_options(config.model, vocab_size=5, target_vocab_size=5)  # the real sizes come later
     except ValidationError as error:
-        raise UserError(f"{origin}: {_explain(error)}") from None
-    check_model(config.model, origin)
+        raise UserError(f"{origin}: {_explain(error.errors()[0])}") from None
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
+    if getattr(options, "tie", None) == "all" and not config.tokenizer.joint:
+        raise UserError(
+            f"{origin}: model.tie is all, which needs one vocabulary for both sides: say model.tie=target (or none), "
+            "or tokenizer.joint=true"
+        )
     return config
 
 
-def _explain(error: ValidationError) -> str:
-    """Pydantic's first error in one line that names the key."""
-    first = error.errors()[0]
-    where = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
-    key = ".".join(str(part) for part in where)
-    if first["type"] == "extra_forbidden":
-        return _unknown_key(key, _keys_beside(where))
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower() + message[1:]}, got {first['input']!r}"
-
-
-def _unknown_key(key: str, known: Sequence[str]) -> str:
-    prefix, _, last = key.rpartition(".")
-    nearest = difflib.get_close_matches(last, known, n=1, cutoff=0.5)
-    if nearest:
-        return f"unknown key {key}; did you mean {f'{prefix}.' if prefix else ''}{nearest[0]}?"
-    return f"unknown key {key}; known here: {', '.join(known)}"
-
-
-def _keys_beside(location: Sequence[Any]) -> list[str]:
-    """The keys of the section in which an unknown one was found."""
-    section: type[BaseModel] = Config
-    for part in location[:-1]:
-        section = section_of(section, str(part)) or section
-    return list(section.model_fields)
-
-
-def section_of(section: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The class of a nested section, or None if `name` is a plain value."""
-    field = section.model_fields.get(name)
-    if field is None:
-        return None
-    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-    candidates += [argument for c in candidates for argument in getattr(c, "__args__", ())]
-    for candidate in candidates:
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def check_model(model: ModelConfig, origin: str = "the configuration") -> None:
-    """Refuse an unknown architecture, preset or option before anything is done. A vocabulary of 5 stands in.
-
-    Raises:
-        UserError: naming the key.
-    """
-    model_options(model, vocab_size=5, target_vocab_size=5, origin=origin)
-
-
-def model_options(
-    model: ModelConfig, *, vocab_size: int, target_vocab_size: int, origin: str = "the configuration"
-) -> Any:
+def model_options(model: ModelConfig, *, vocab_size: int, target_vocab_size: int) -> Any:
     """The architecture's own configuration object: its defaults, then the preset, then what the recipe says.
 
     Raises:
@@ -329,29 +288,19 @@ def model_options(
     """
     from qkv.nn.architectures import ARCHITECTURES
 
-    if model.architecture not in ARCHITECTURES:
-        nearest = difflib.get_close_matches(model.architecture, ARCHITECTURES, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(ARCHITECTURES)}"
-        raise UserError(f"{origin}: unknown model.architecture {model.architecture!r}; {hint}")
-    architecture = ARCHITECTURES[model.architecture]
-    if model.preset is not None and model.preset not in architecture.presets:
-        raise UserError(
-            f"{origin}: unknown model.preset {model.preset!r}; "
-            f"{model.architecture} has {', '.join(architecture.presets)}"
-        )
+    architecture = ARCHITECTURES[_choice("model.architecture", model.architecture, ARCHITECTURES)]
+    presets = architecture.presets
+    preset = presets[_choice("model.preset", model.preset, presets)] if model.preset is not None else {}
     said = model.model_extra or {}
     for name in said:
         if name not in architecture.option_names():
-            raise UserError(f"{origin}: {_unknown_key(f'model.{name}', architecture.option_names())}")
-    options = architecture.presets[model.preset] if model.preset else {}
-    values = {"vocab_size": vocab_size, "target_vocab_size": target_vocab_size} | options | said
+            raise UserError(_unknown_key(["model", name], [*ModelConfig.model_fields, *architecture.option_names()]))
+    values = {"vocab_size": vocab_size, "target_vocab_size": target_vocab_size} | preset | said
     try:
         return TypeAdapter(architecture.config).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
-        if first["loc"]:
-            raise UserError(f"{origin}: model.{_explain(error)}") from None
-        raise UserError(f"{origin}: model: {first['msg'].removeprefix('Value error, ')}") from None
+        raise UserError(_explain(first | {"loc": ("model", *first["loc"])})) from None
 
 
 def spelled_out(config: Config, options: Any) -> Config:
@@ -360,3 +309,90 @@ def spelled_out(config: Config, options: Any) -> Config:
     said = {name: value for name, value in values.items() if name not in ("vocab_size", "target_vocab_size")}
     model = ModelConfig(architecture=config.model.architecture, preset=config.model.preset, **said)
     return config.model_copy(update={"model": model})
+
+
+# Keys
+
+
+def all_keys(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """Every key of a section, sections within it and the options of all architectures included."""
+    for name in section.model_fields:
+        yield prefix + name
+        inner = section_of(section, name)
+        if inner is not None:
+            yield from all_keys(inner, f"{prefix}{name}.")
+    if section is ModelConfig:
+        from qkv.nn.architectures import ARCHITECTURES
+
+        options = [name for architecture in ARCHITECTURES.values() for name in architecture.option_names()]
+        yield from (prefix + name for name in dict.fromkeys(options))
+
+
+def section_of(section: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The class of a section within a section, or None if `name` is a plain value or no key at all."""
+    waiting = [section.model_fields[name].annotation] if name in section.model_fields else []
+    for candidate in waiting:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+        waiting += get_args(candidate)
+    return None
+
+
+def _full_key(key: str) -> str:
+    """`budget` for `training.budget`: a bare key may stand for the one section that has it."""
+    homes = [known for known in all_keys() if known.count(".") == 1 and known.endswith(f".{key}")]
+    return homes[0] if len(homes) == 1 and key not in Config.model_fields else key
+
+
+# Messages
+
+_WANTED = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list, like [a, b]",
+    "tuple": "a list, like [a, b]",
+    "model": "a mapping of keys to values",
+    "missing": "given",
+}
+"""In plain words, what pydantic's errors of these types (int_type, int_parsing, …) ask for."""
+
+
+def _explain(error: ErrorDetails) -> str:
+    """An error of pydantic in one line that names the key."""
+    where = [str(part) for part in error["loc"]]
+    kind = error["type"]
+    if kind in ("extra_forbidden", "invalid_key"):
+        return _unknown_key(where, _keys_beside(where))
+    if kind == "value_error":
+        return f"{'.'.join(where)}: {error['msg'].removeprefix('Value error, ')}"
+    wanted = _WANTED.get(kind.partition("_")[0])
+    message = f"must be {wanted}" if wanted else error["msg"].replace("Input should be", "must be")
+    return f"{'.'.join(where)}: {message[0].lower()}{message[1:]}, got {reprlib.repr(error['input'])}"
+
+
+def _unknown_key(where: Sequence[str], beside: Sequence[str]) -> str:
+    key = ".".join(where)
+    likely = [known for known in all_keys() if known.rpartition(".")[2] == where[-1] and known != key]
+    if not likely:
+        nearest = difflib.get_close_matches(where[-1], beside, n=1, cutoff=0.5)
+        likely = [".".join([*where[:-1], name]) for name in nearest]
+    hint = f"did you mean {' or '.join(likely)}?" if likely else f"known here: {', '.join(beside)}"
+    return f"unknown key {key}; {hint}"
+
+
+def _keys_beside(where: Sequence[str]) -> list[str]:
+    """The keys of the section in which an unknown one was found."""
+    section: type[BaseModel] = Config
+    for name in where[:-1]:
+        section = section_of(section, name) or section
+    return [key for key in all_keys(section) if "." not in key]
+
+
+def _choice(key: str, value: str, known: Collection[str]) -> str:
+    if value not in known:
+        nearest = difflib.get_close_matches(value, known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(known)}"
+        raise UserError(f"unknown {key} {value!r}; {hint}")
+    return value

@@ -123,7 +123,7 @@ class Translator:
             sources: one text or several.
             beam: in place of `options.beam`; 1 is greedy search.
             length_penalty: in place of `options.length_penalty`.
-            progress: show a progress bar on stderr.
+            progress: show a progress bar on stderr, if that is a terminal.
 
         Raises:
             UserError: if an option is impossible, or a source is longer than the model has positions for.
@@ -269,10 +269,10 @@ def load(run: str | Path, *, checkpoint: str | Path | None = None, device: str =
 
 @contextmanager
 def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, moved on by calling what is yielded; nothing at all if `show` is false."""
+    """A bar on stderr, moved on by calling what is yielded; none if `show` is false or no terminal is there."""
     from tqdm import tqdm
 
-    with tqdm(total=total, unit=" lines", disable=not show) as bar:
+    with tqdm(total=total, unit=" lines", disable=None if show else True) as bar:
 
         def advance(count: int) -> None:
             bar.update(count)
