@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "qkv"
 
 # Every part of qkv and the floor that it stands on; a part may import its own floor and those below.
 FLOORS = {
+    "": 0,  # the package itself, for its version
     "errors": 0,
     "files": 0,
     "devices": 0,

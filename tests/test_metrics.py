@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 
 from qkv.errors import UserError
 from qkv.metrics import (
+    BY_SOURCE,
     METRICS,
     character_error_rate,
+    check_names,
     compute,
+    compute_for_pairs,
     corpus_bleu,
     corpus_chrf,
     corpus_ter,
@@ -188,3 +191,51 @@ def test_an_error_rate_needs_a_reference_that_is_not_empty(name):
     with pytest.raises(UserError, match="all references are empty"):
         compute([name], ["a", "b"], [[""], [""]])
     assert compute([name], ["a", "b"], [[""], ["b"]])[name].value == 100
+
+
+def test_names_can_be_checked_beforehand():
+    check_names(list(METRICS))
+    with pytest.raises(UserError, match="unknown metric 'blue': did you mean 'bleu'"):
+        check_names(["chrf", "blue"])
+
+
+# Two pronunciations of one word, and a word that is said wrong.
+SPOKEN = [("tomato", "T AH M EY T OW"), ("lives", "L IH V Z"), ("tomato", "T AH M AA T OW")]
+OUTPUT_OF = {"tomato": "T AH M AA T OW", "lives": "L AY V Z"}
+
+
+def test_pairs_of_one_source_are_alternatives_in_transcription():
+    for name in BY_SOURCE:
+        score = compute_for_pairs([name], SPOKEN, OUTPUT_OF)[name]
+        references = [["T AH M EY T OW", "T AH M AA T OW"], ["L IH V Z"]]
+        assert score == compute([name], ["T AH M AA T OW", "L AY V Z"], references)[name]
+    scores = compute_for_pairs(["wer", "per"], SPOKEN, OUTPUT_OF)
+    assert scores["wer"].value == 50
+    assert scores["per"].value == pytest.approx(100 * 1 / 10)
+
+
+def test_every_pair_counts_in_translation():
+    for name in METRICS.keys() - set(BY_SOURCE):
+        score = compute_for_pairs([name], SPOKEN, OUTPUT_OF)[name]
+        hypotheses = ["T AH M AA T OW", "L AY V Z", "T AH M AA T OW"]
+        assert score == compute([name], hypotheses, [[target] for _, target in SPOKEN])[name]
+        assert score.signature.startswith("nrefs:1|")
+
+
+def test_every_metric_has_its_way_with_repeated_sources():
+    assert METRICS.keys() - set(BY_SOURCE) == {"bleu", "chrf", "ter"}
+
+
+def test_scores_of_pairs_come_in_the_order_asked_for():
+    names = ["exact_match", "bleu", "wer", "ter"]
+    assert list(compute_for_pairs(names, SPOKEN, OUTPUT_OF)) == names
+    assert compute_for_pairs([], SPOKEN, OUTPUT_OF) == {}
+
+
+def test_pairs_are_refused_as_lists_are():
+    with pytest.raises(UserError, match="unknown metric 'blue'"):
+        compute_for_pairs(["blue"], SPOKEN, OUTPUT_OF)
+    with pytest.raises(ValueError, match="nothing to score"):
+        compute_for_pairs(["wer"], [], {})
+    with pytest.raises(KeyError, match="lives"):
+        compute_for_pairs(["wer"], SPOKEN, {"tomato": ""})

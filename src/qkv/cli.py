@@ -1,48 +1,99 @@
 """The command line: verbs only. Each parses, calls one function and prints. Heavy imports wait until a verb runs."""
 
 import argparse
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from qkv import __version__
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
-    from qkv.text.corpus import PairFiles
+    from qkv.text.corpus import Pair, PairFiles
     from qkv.translator import Translator
 
-_LINES_AT_ONCE = 2_000
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_ITEMS_AT_ONCE = 2_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 2 the user's mistake, 130 interrupted."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parse(arguments)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # what we read is UTF-8, too, whatever the locale says
         options.verb(options)
-        sys.stdout.flush()
+        _flush()
     except UserError as error:
-        print(f"qkv: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has had enough (`| head`): not an error, but nothing more may be flushed either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has had enough (`| head`): not an error
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        reason = error.strerror or str(error)
+        return _refuse(f"{error.filename}: {reason}" if error.filename else reason)
     return 0
 
 
+def _refuse(message: str) -> int:
+    print(f"qkv: {' '.join(message.splitlines())}", file=sys.stderr)
+    return 2
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """If standard output takes no more, drop what it was to take: Python would try again, and fail, at its end."""
+    try:
+        _flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# The grammar
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints take one line, as all of qkv's do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse loses what comes after an option: train RECIPE --resume key=value.
+    if rest and options.verb is _train and not any(argument.startswith("-") for argument in rest):
+        options.overrides += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="qkv",
         description="Train, use and measure encoder–decoder models: pairs of sequences in, a model out.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"qkv {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
     def verb(name: str, function: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        description = summary[0].upper() + summary[1:] + "."
+        added = verbs.add_parser(name, help=summary, description=description, allow_abbrev=False)
         added.set_defaults(verb=function)
         return added
 
@@ -67,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--json", action="store_true", help="print scores and signatures as JSON")
     _add_search(added)
 
-    added = verb("score", _score, "print how probable a model finds given targets")
+    added = verb("score", _score, "print how probable a model finds given targets: log-probability, perplexity")
     _add_run(added)
     _add_pairs(added, "TSV lines from standard input by default")
     added.add_argument("--tokens", action="store_true", help="also print every token with its log-probability")
@@ -83,13 +134,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-_positive.__name__ = "number of at least 1"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of at least 1 is needed, not {text!r}")
+    return int(text)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -114,109 +161,90 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    if any("=" not in override for override in options.overrides):
-        wrong = next(override for override in options.overrides if "=" not in override)
-        raise UserError(f"{wrong!r}: an override is written key=value, like training.steps=1000")
     from qkv.training.trainer import resume, train
 
-    if options.resume:
-        resume(options.recipe, options.overrides, progress=not options.quiet)
-    else:
-        train(options.recipe, options.overrides, progress=not options.quiet)
+    start = resume if options.resume else train
+    start(options.recipe, options.overrides, progress=not options.quiet)
 
 
 def _translate(options: argparse.Namespace) -> None:
-    translator = _translator(options)
-    if options.input is None and sys.stdin.isatty():
-        _converse(translator, options)
+    if options.input is None and options.output is None and _is_terminal(sys.stdin, sys.stdout):
+        _converse(_translator(options), options)
         return
     lines = _input_lines(options.input)
+    outputs = _translated(_translator(options), lines, options, progress=_is_terminal(sys.stderr))
     if options.output is None:
-        for text in _translated(translator, lines, options):
-            print(text)
+        _print(outputs)
+    else:
+        _write(options.output, outputs)
+
+
+def _translated(
+    translator: "Translator", lines: Iterator[str], options: argparse.Namespace, *, progress: bool = False
+) -> Iterator[str]:
+    """The lines to print for some sources."""
+    search = {"beam": options.beam, "length_penalty": options.length_penalty, "progress": progress}
+    if options.n_best is None:
+        yield from map(_one_line, _in_chunks(lines, lambda chunk: translator.translate(chunk, **search)))
         return
-    from pathlib import Path
-
-    from qkv.files import write_lines
-
-    write_lines(Path(options.output), _translated(translator, lines, options))
-
-
-def _translated(translator: "Translator", lines: Iterator[str], options: argparse.Namespace) -> Iterator[str]:
-    from itertools import islice
-
-    before = 0
-    while chunk := list(islice(lines, _LINES_AT_ONCE)):
-        if options.n_best is None:
-            yield from translator.translate(
-                chunk, beam=options.beam, length_penalty=options.length_penalty, progress=True
-            )
-        else:
-            found = translator.n_best(
-                chunk, options.n_best, beam=options.beam, length_penalty=options.length_penalty, progress=True
-            )
-            for number, outputs in enumerate(found, start=before + 1):
-                yield from (f"{number}\t{output.score:.4f}\t{output.text}" for output in outputs)
-        before += len(chunk)
+    found = _in_chunks(lines, lambda chunk: translator.n_best(chunk, options.n_best, **search))
+    for number, outputs in enumerate(found, start=1):
+        yield from (f"{number}\t{output.score:.4f}\t{_one_line(output.text)}" for output in outputs)
 
 
 def _converse(translator: "Translator", options: argparse.Namespace) -> None:
     """A prompt for a person: one line in, one translation out, until Ctrl-D."""
-    import readline  # noqa: F401  (line editing and history for input())
+    with suppress(ImportError):
+        import readline  # noqa: F401  (line editing and history for input())
 
     print("Type a source and press Enter; Ctrl-D ends.", file=sys.stderr)
     while True:
         try:
-            line = input("> ")
+            _print(_translated(translator, iter([input("> ")]), options))
         except EOFError:
             print(file=sys.stderr)
             return
-        try:
-            print("\n".join(_translated(translator, iter([line]), options)))
+        except UnicodeDecodeError:
+            _refuse("that was not valid UTF-8")
         except UserError as error:
-            print(f"qkv: {error}", file=sys.stderr)
+            _refuse(str(error))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     import json
-    from pathlib import Path
 
     from qkv.evaluation import evaluate
-    from qkv.files import write_lines
     from qkv.run import Run
     from qkv.training.preparation import pair_files
 
     config = Run.open(options.run).config
-    files = _pair_files(options) or pair_files(config, "test")
-    metrics = options.metrics.split(",") if options.metrics else config.evaluation.metrics
+    files = _pair_files(options)
+    if files is None and config.data.test is None:
+        raise UserError(f"{options.run}: its recipe has no data.test; say --data FILE, or --source FILE --target FILE")
     result = evaluate(
         _translator(options),
-        files,
-        metrics,
+        files or pair_files(config, "test"),
+        options.metrics.replace(",", " ").split() if options.metrics else config.evaluation.metrics,
         beam=options.beam,
         length_penalty=options.length_penalty,
-        progress=True,
+        progress=_is_terminal(sys.stderr),
     )
-    if options.output:
-        write_lines(Path(options.output), result.outputs)
     if options.json:
         print(json.dumps({s.name: {"value": s.value, "signature": s.signature} for s in result.scores.values()}))
-        return
-    print(f"{len(result.pairs):,} pairs of {len({pair.source for pair in result.pairs}):,} different sources")
-    for score in result.scores.values():
-        print(score)
+    else:
+        print(f"{len(result.pairs):,} pairs of {len({pair.source for pair in result.pairs}):,} different sources")
+        _print(map(str, result.scores.values()))
+    if options.output is not None:
+        _write(options.output, map(_one_line, result.outputs))
 
 
 def _score(options: argparse.Namespace) -> None:
-    from qkv.text.corpus import Pair, read_pairs
+    from qkv.text.corpus import read_pairs
 
-    translator = _translator(options)
     files = _pair_files(options)
-    if files is None:
-        pairs = [Pair(*_two_columns(number, line)) for number, line in enumerate(_input_lines(None), start=1)]
-    else:
-        pairs = list(read_pairs(files))
-    for score in translator.score(pairs):
+    pairs = _pairs_of_input() if files is None else read_pairs(files)
+    translator, progress = _translator(options), _is_terminal(sys.stderr)
+    for score in _in_chunks(pairs, lambda chunk: translator.score(chunk, progress=progress)):
         columns = [f"{score.log_probability:.4f}", f"{score.perplexity:.4f}"]
         if options.tokens:
             tokens = zip(score.tokens, score.token_log_probabilities, strict=True)
@@ -256,6 +284,18 @@ def _translator(options: argparse.Namespace) -> "Translator":
     return load(options.run, checkpoint=options.checkpoint, device=options.device)
 
 
+def _in_chunks(items: Iterator[Item], function: Callable[[list[Item]], list[Result]]) -> Iterator[Result]:
+    """Apply `function` to a few thousand items at a time: enough for good batches, and memory stays bounded."""
+    before = 0
+    while chunk := list(islice(items, _ITEMS_AT_ONCE)):
+        try:
+            yield from function(chunk)
+        except UserError as error:
+            raise UserError(f"after {before:,} lines: {error}" if before else str(error)) from None
+        before += len(chunk)
+        _flush()
+
+
 def _pair_files(options: argparse.Namespace) -> "PairFiles | None":
     from qkv.text.corpus import PairFiles
 
@@ -267,11 +307,38 @@ def _pair_files(options: argparse.Namespace) -> "PairFiles | None":
 def _input_lines(path: str | None) -> Iterator[str]:
     from qkv.text.corpus import read_lines
 
-    return read_lines("/dev/stdin" if path is None else path)
+    if path is None and sys.stdin is None:
+        raise UserError("standard input is closed")
+    return read_lines(sys.stdin.buffer if path is None else path)
 
 
-def _two_columns(number: int, line: str) -> tuple[str, str]:
-    source, tab, target = line.partition("\t")
-    if not tab:
-        raise UserError(f"standard input, line {number}: no tab; write source TAB target")
-    return source, target
+def _pairs_of_input() -> "Iterator[Pair]":
+    from qkv.text.corpus import Pair
+
+    for number, line in enumerate(_input_lines(None), start=1):
+        columns = line.split("\t")
+        if len(columns) < 2:
+            raise UserError(f"standard input:{number}: no tab; write source TAB target")
+        yield Pair(*columns[:2])
+
+
+def _is_terminal(*streams: Any) -> bool:
+    return all(stream is not None and stream.isatty() for stream in streams)  # None: closed
+
+
+def _one_line(text: str) -> str:
+    """An output may hold line ends (JSONL and Parquet can), but takes one line."""
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _write(path: str, lines: Iterable[str]) -> None:
+    from pathlib import Path
+
+    from qkv.files import write_lines
+
+    write_lines(Path(path), lines)

@@ -244,6 +244,7 @@ def load_config(recipe: str | Path | Mapping[str, Any] | Config, overrides: Sequ
     Raises:
         UserError: if the file cannot be read, or a key is unknown, or a value has the wrong type or range.
     """
+    data: dict[Any, Any]
     if isinstance(recipe, Config):
         data, origin = recipe.model_dump(), "the configuration"
     elif isinstance(recipe, Mapping):
@@ -263,7 +264,7 @@ _TEXT_KEYS = ("run", "device", "data.root")
 """Their values are taken from the command line as they are: run=2024 is a directory."""
 
 
-def _validate(data: dict[str, Any], origin: str) -> Config:
+def _validate(data: dict[Any, Any], origin: str) -> Config:
     try:
         config = Config.model_validate(data)
         config.tokenizer.settings()

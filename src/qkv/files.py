@@ -11,35 +11,38 @@ from qkv.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file, or none: a reader sees the old content or the new."""
-    _write(path, [text])
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """`write_text` for lines that come one by one.
+    """Write a whole file, or none: a reader sees the old content or the new.
 
     Raises:
         UserError: if the file cannot be written.
     """
-    try:
-        _write(path, (f"{line}\n" for line in lines))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    _write(path, [text])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """`write_text` for lines that come one by one."""
+    _write(path, (f"{line}\n" for line in lines))
 
 
 def _write(path: Path, parts: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with _explained(path):
+        if path.exists() and not path.is_file():  # a device or a pipe, like /dev/null: nothing to replace
+            with open(path, "w", encoding="utf-8") as file:
+                file.writelines(parts)
+            return
+        path = path.resolve()  # a link stays one
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -47,6 +50,9 @@ def new_directory(path: Path) -> Iterator[Path]:
     """A directory to fill, which takes its name only when it is complete and on the disk.
 
     An older directory of that name is replaced. If the block raises, nothing is left and the old one stands.
+
+    Raises:
+        OSError: if the disk is full or not writable; the caller knows best what that means.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -70,12 +76,33 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove_directory(path: Path) -> None:
+    """It loses its name before its content, so that under its name it is never half there."""
+    doomed = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(path, doomed)
+    shutil.rmtree(doomed)
+
+
 def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symbolic link to `target`, replacing an older one in a single step."""
+    """Make `link` a relative symbolic link to `target`, replacing an older one in a single step.
+
+    Raises:
+        UserError: if the disk is full or not writable.
+    """
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target, link.parent))
-    os.replace(temporary, link)
+    with _explained(link):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(os.path.relpath(target, link.parent))
+        os.replace(temporary, link)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def _sync(path: Path) -> None:

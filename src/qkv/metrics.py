@@ -71,6 +71,19 @@ def compute_for_pairs(
     return {name: scores[name] for name in names}
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse an unknown metric, before hours are spent on what is to be measured.
+
+    Raises:
+        UserError: a name is not in `METRICS`.
+    """
+    for name in names:
+        if name not in METRICS:
+            near = get_close_matches(name.lower(), METRICS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"unknown metric {name!r}: {hint}There are: {', '.join(METRICS)}")
+
+
 def compute(names: Sequence[str], hypotheses: list[str], references: list[list[str]]) -> dict[str, Score]:
     """Compute several metrics with their default settings.
 
@@ -78,11 +91,7 @@ def compute(names: Sequence[str], hypotheses: list[str], references: list[list[s
         UserError: a name is not in `METRICS`.
         ValueError: there is nothing to score, or the references do not match the hypotheses.
     """
-    for name in names:
-        if name not in METRICS:
-            near = get_close_matches(name.lower(), METRICS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"unknown metric {name!r}: {hint}There are: {', '.join(METRICS)}")
+    check_names(names)
     return {name: METRICS[name][0](hypotheses, references) for name in names}
 
 

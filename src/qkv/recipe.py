@@ -30,8 +30,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+def read_recipe(path: Path) -> dict[Any, Any]:
+    """The mapping that a YAML file holds; its keys may be anything that YAML knows.
 
     Raises:
         UserError: if there is no such file, or it is not UTF-8, not YAML or not a mapping.
@@ -65,7 +65,7 @@ def read_value(text: str) -> Any:
         return text
 
 
-def set_key(data: dict[str, Any], key: str, value: Any) -> None:
+def set_key(data: dict[Any, Any], key: str, value: Any) -> None:
     """Set `section.key` in nested mappings. Inner ones are copied first: they may be the caller's own."""
     *sections, last = key.split(".")
     for section in sections:

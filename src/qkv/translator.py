@@ -130,6 +130,8 @@ class Translator:
         """
         if isinstance(sources, str):
             return self.translate([sources], beam=beam, length_penalty=length_penalty, progress=progress)[0]
+        if not sources:
+            return []
         options = self._options(beam, length_penalty, n_best=1)
         best = [found[0].tokens if found else [] for found in self._search(sources, options, progress)]
         return self.tokenizers.target.decode(best)
@@ -253,7 +255,8 @@ def load(run: str | Path, *, checkpoint: str | Path | None = None, device: str =
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
-        UserError: if it is no run, or has no such checkpoint, or the device does not exist here.
+        UserError: if it is no run, or has no such checkpoint or one that does not fit, or the device does not
+            exist here.
     """
     opened = Run.open(run)
     decoding = opened.config.decoding
@@ -263,8 +266,12 @@ def load(run: str | Path, *, checkpoint: str | Path | None = None, device: str =
         max_length_ratio=decoding.max_length_ratio,
         max_length_extra=decoding.max_length_extra,
     )
-    model = load_model(opened.find_checkpoint(checkpoint), opened.config.model.architecture).to(pick_device(device))
-    return Translator(model, opened.tokenizers(), options=options, batch_tokens=decoding.batch_tokens)
+    path, tokenizers = opened.find_checkpoint(checkpoint), opened.tokenizers()
+    model = load_model(path, opened.config.model.architecture).to(pick_device(device))
+    outputs, tokens = model.output.out_features, tokenizers.target.vocab_size
+    if outputs != tokens:
+        raise UserError(f"{path}: of another shape: it has {outputs:,} target tokens, this run has {tokens:,}")
+    return Translator(model, tokenizers, options=options, batch_tokens=decoding.batch_tokens)
 
 
 @contextmanager

@@ -88,6 +88,17 @@ def test_read_lines_strips_line_ends_only(tmp_path):
     assert list(read_lines(path)) == ["  one ", "\u2028two\x0c", "", "last"]
 
 
+def test_read_lines_of_a_stream_as_they_come():
+    def stream():
+        yield from (b"\xef\xbb\xbfone\r\n", b"\n", b"two\xe9\n")
+        pytest.fail("it has read on")
+
+    lines = read_lines(stream())
+    assert [next(lines), next(lines)] == ["one", ""]
+    with pytest.raises(UserError, match=r"^standard input:3: not valid UTF-8 \(byte 4 of the line, 0xe9\)"):
+        next(lines)
+
+
 def test_group_references():
     pairs = [Pair("read", "R IY D"), Pair("a", "AH"), Pair("read", "R EH D")]
     assert group_references(pairs) == (["read", "a"], [["R IY D", "R EH D"], ["AH"]])

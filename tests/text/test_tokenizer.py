@@ -61,6 +61,7 @@ def test_decode_leaves_special_ids_out(tokenizer):
     ids = tokenizer.encode(SENTENCES[:1])[0]
     dressed = [tokenizer.bos, *ids, tokenizer.eos, tokenizer.pad, tokenizer.pad]
     assert tokenizer.decode([dressed, [tokenizer.eos]]) == [SENTENCES[0], ""]
+    assert tokenizer.decode([]) == []
 
 
 def test_an_unknown_character_shows(tokenizer):

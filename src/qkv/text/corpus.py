@@ -93,14 +93,16 @@ def read_pairs(files: PairFiles | dict[str, Any] | str | Path) -> Iterator[Pair]
     return _not_empty(pairs, paths)
 
 
-def read_lines(path: str | Path) -> Iterator[str]:
-    """The lines of a UTF-8 text file without their line ends.
+def read_lines(file: str | Path | Iterable[bytes]) -> Iterator[str]:
+    """The lines of UTF-8 text, in a file or in a stream such as `sys.stdin.buffer`, without their line ends.
 
     Raises:
         UserError: at once, if the file is missing; while reading, if a line is not UTF-8.
     """
-    _check_file(Path(path))
-    return _decoded_lines(Path(path))
+    if not isinstance(file, str | Path):
+        return _decoded(file, "standard input")
+    _check_file(Path(file))
+    return _decoded_lines(Path(file))
 
 
 def group_references(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[list[str]]]:
@@ -125,17 +127,21 @@ def _check_file(path: Path) -> None:
 
 
 def _decoded_lines(path: Path) -> Iterator[str]:
-    # Bytes are split at "\n" alone: str.splitlines would also split at form feeds, U+2028 and others.
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(BYTE_ORDER_MARK)
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                fault = f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}"
-                raise UserError(f"{path}:{number}: not valid UTF-8 ({fault}); convert it to UTF-8") from None
-            yield text.removesuffix("\n").removesuffix("\r")
+        yield from _decoded(file, str(path))
+
+
+def _decoded(file: Iterable[bytes], name: str) -> Iterator[str]:
+    # Bytes are split at "\n" alone: str.splitlines would also split at form feeds, U+2028 and others.
+    for number, line in enumerate(file, start=1):
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            fault = f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}"
+            raise UserError(f"{name}:{number}: not valid UTF-8 ({fault}); convert it to UTF-8") from None
+        yield text.removesuffix("\n").removesuffix("\r")
 
 
 def _not_empty(pairs: Iterator[Pair], paths: list[Path]) -> Iterator[Pair]:

@@ -192,7 +192,7 @@ class Tokenizer:
         """
         silent = {self.pad, self.bos, self.eos}
         kept = [[i for i in map(int, sequence) if i not in silent] for sequence in ids]
-        texts: list[str] = self._processor.decode(kept)
+        texts: list[str] = self._processor.decode(kept) if kept else []  # SentencePiece makes "" of no sequences
         # An unknown word brings its own space, which is one too many at the front.
         return [text.removeprefix(" ") for text in texts] if self.kind == "word" else texts
 

@@ -9,7 +9,8 @@ import dataclasses
 import errno
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qkv.errors import UserError
-from qkv.files import new_directory
+from qkv.files import new_directory, remove_directory
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run import Run
@@ -41,6 +42,9 @@ class TrainingState:
         best: best value of the validation metric.
         best_step: when it was reached.
         validations_since_best: for early stopping.
+        validated_step: step of the last validation.
+        longest_validation: seconds it took; a wall-clock budget sets as much aside.
+        stopgap: this checkpoint was not due; a signal had asked to stop. The next one takes its place.
         window: sums since the last report.
         loss_scale: state of the fp16 gradient scaler.
     """
@@ -53,6 +57,9 @@ class TrainingState:
     best: float | None = None
     best_step: int = 0
     validations_since_best: int = 0
+    validated_step: int = -1
+    longest_validation: float = 0.0
+    stopgap: bool = False
     window: dict[str, float] = field(default_factory=dict)
     loss_scale: dict[str, Any] = field(default_factory=dict)
 
@@ -70,25 +77,36 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def set_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str | Path = "these weights") -> None:
-    """Copy weights into a model of the same shape.
+    """Copy weights into a model of the same shape; `origin` is what an error names.
 
     Raises:
-        UserError: if a tensor is missing, left over, or of another shape.
+        UserError: if a tensor is missing, left over, or of another shape; the model is as it was.
     """
     own = weights_of(model)
     missing, extra = own.keys() - weights.keys(), weights.keys() - own.keys()
     if missing or extra:
-        name = sorted(missing or extra)[0]
-        raise UserError(
-            f"{origin}: of another architecture: {name} is {'missing' if missing else 'not part of this model'}"
-        )
+        fault = f"{min(missing)} is missing" if missing else f"{min(extra)} is not part of this model"
+        raise UserError(f"{origin}: of another architecture: {fault}")
     for name, tensor in own.items():
         if tensor.shape != weights[name].shape:
-            raise UserError(
-                f"{origin}: of another shape: {name} is {tuple(weights[name].shape)}, "
-                f"this model has {tuple(tensor.shape)}"
-            )
+            theirs, ours = tuple(weights[name].shape), tuple(tensor.shape)
+            raise UserError(f"{origin}: of another shape: {name} is {theirs}, this model has {ours}")
+    for name, tensor in own.items():
         tensor.copy_(weights[name])
+
+
+@contextmanager
+def using_weights(model: nn.Module, weights: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """For a while, the model has other weights (None: its own)."""
+    if weights is None:
+        yield
+        return
+    own = {name: tensor.clone() for name, tensor in weights_of(model).items()}
+    set_weights(model, weights)
+    try:
+        yield
+    finally:
+        set_weights(model, own)
 
 
 def save_checkpoint(
@@ -129,10 +147,10 @@ def save_checkpoint(
             (new / "state.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
+        reason = "the disk is full" if full else getattr(error, "strerror", None) or error
         raise UserError(
-            f"{directory}: cannot save the checkpoint of step {state.step}: {reason}; earlier checkpoints are intact, "
-            "so make room and resume"
+            f"{directory}: cannot save the checkpoint of step {state.step}: {reason}. Earlier checkpoints are intact: "
+            "put that right and resume"
         ) from None
 
 
@@ -151,14 +169,23 @@ def read_description(directory: Path) -> dict[str, Any]:
         description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"{directory}: not a checkpoint (no readable state.json)") from None
-    if description.get("format") != FORMAT:
-        raise UserError(f"{path}: checkpoint format {description.get('format')!r} is not known to this version of qkv")
+    if not isinstance(description, dict) or not {"format", "architecture", "model", "training"} <= set(description):
+        raise UserError(f"{path}: does not describe a checkpoint; the file is damaged")
+    if description["format"] != FORMAT:
+        raise UserError(f"{path}: this qkv reads checkpoint format {FORMAT}, not {description['format']!r}")
     return description
 
 
 def read_state(directory: Path) -> TrainingState:
-    """Where training stood when the checkpoint was written."""
-    return TrainingState(**read_description(directory)["training"])
+    """Where training stood when the checkpoint was written.
+
+    Raises:
+        UserError: if it does not say, or not in a way that this version of qkv understands.
+    """
+    try:
+        return TrainingState(**read_description(directory)["training"])
+    except TypeError as error:
+        raise UserError(f"{directory}/state.json: does not say where training stood: {error}") from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -182,9 +209,10 @@ def load_model(directory: Path, architecture: str | None = None) -> Seq2Seq:
     description = read_description(directory)
     found = description["architecture"]
     if architecture is not None and found != architecture:
-        raise UserError(f"{directory}: a checkpoint of architecture {found!r}, but this run is {architecture!r}")
+        raise UserError(f"{directory}: a checkpoint of architecture {found!r}, this run is {architecture!r}")
     if found not in ARCHITECTURES:
-        raise UserError(f"{directory}: unknown architecture {found!r}; this qkv has {', '.join(ARCHITECTURES)}")
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"{directory}: unknown architecture {found!r}; this qkv has {known}")
     kind = ARCHITECTURES[found]
     try:
         model = kind.build(kind.config(**description["model"]))
@@ -203,14 +231,15 @@ def average_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
     if not checkpoints:
         raise UserError("there are no checkpoints to average")
     total: dict[str, Tensor] = {}
+    dtypes: dict[str, torch.dtype] = {}
     for checkpoint in checkpoints:
         weights = read_tensors(checkpoint / "model.safetensors")
         if total and {n: t.shape for n, t in total.items()} != {n: t.shape for n, t in weights.items()}:
             raise UserError(f"{checkpoint}: of another shape than {checkpoints[0]}; they cannot be averaged")
         for name, tensor in weights.items():
-            total[name] = total.get(name, 0) + tensor.double()
-    sample = read_tensors(checkpoints[0] / "model.safetensors")
-    return {name: (tensor / len(checkpoints)).to(sample[name].dtype) for name, tensor in total.items()}
+            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+            dtypes[name] = tensor.dtype
+    return {name: (tensor / len(checkpoints)).to(dtypes[name]) for name, tensor in total.items()}
 
 
 def average_run(run: Run, last: int) -> Path:
@@ -224,35 +253,33 @@ def average_run(run: Run, last: int) -> Path:
     checkpoints = run.checkpoints()[-last:]
     weights = average_weights(checkpoints)
     newest = checkpoints[-1]
-    model = load_model(newest)
-    state = read_state(newest)
+    model, state = load_model(newest), read_state(newest)
     destination = run.checkpoints_path / f"averaged-{state.step:08d}"
-    description = read_description(newest)
-    save_checkpoint(
-        destination,
-        model,
-        model.config,
-        description["architecture"],
-        state,
-        weights=weights,
-    )
+    architecture = read_description(newest)["architecture"]
+    save_checkpoint(destination, model, model.config, architecture, state, weights=weights)
     return destination
 
 
 def prune(run: Run, keep: int) -> None:
-    """Remove old checkpoints: the newest `keep` and the best stay. Left-overs of killed writes go."""
-    protected = set(run.checkpoints()[-keep:])
-    if run.best_path.exists():
-        protected.add(run.checkpoints_path / run.best_path.resolve().name)
-    for checkpoint in run.checkpoints():
-        if checkpoint not in protected:
-            _remove(checkpoint)
+    """Remove old checkpoints: the newest `keep` and the best stay.
+
+    So that an interrupted run comes to the same end as an uninterrupted one, a stopgap goes as soon as there is a
+    newer checkpoint. Left-overs of killed writes go, too.
+    """
     for leftover in run.checkpoints_path.glob(".*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    checkpoints = run.checkpoints()
+    due = [path for path in checkpoints if path == checkpoints[-1] or not _is_stopgap(path)]
+    protected = set(due[-keep:])
+    if run.best_path.exists():
+        protected.add(run.checkpoints_path / run.best_path.resolve().name)
+    for checkpoint in checkpoints:
+        if checkpoint not in protected:
+            remove_directory(checkpoint)
 
 
-def _remove(checkpoint: Path) -> None:
-    """A checkpoint loses its name before its content, so that none is ever half there."""
-    doomed = checkpoint.with_name(f".{checkpoint.name}.removed")
-    checkpoint.rename(doomed)
-    shutil.rmtree(doomed)
+def _is_stopgap(checkpoint: Path) -> bool:
+    try:
+        return read_state(checkpoint).stopgap
+    except UserError:  # damaged; that is for whoever wants to use it to say
+        return False

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import Batch
@@ -108,10 +109,8 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         return smoothed, nll
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         factor = grad_outputs[0]
-        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
-        scaled = [
-            None if grad is None else grad * factor.to(grad.dtype) for grad in (grad_hidden, grad_weight, grad_bias)
-        ]
-        return scaled[0], scaled[1], scaled[2], None, None, None
+        of_hidden_weight_bias = (None if grad is None else grad * factor.to(grad.dtype) for grad in ctx.saved_tensors)
+        return *of_hidden_weight_bias, None, None, None

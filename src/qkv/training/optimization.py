@@ -43,15 +43,15 @@ class Optimization:
             self.average = {name: tensor.clone() for name, tensor in weights_of(model).items()}
 
     def zero_grad(self) -> None:
-        """Forget the gradient of the step before."""
+        """Forget the gradient of the last step."""
         self._adam.zero_grad(set_to_none=True)
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradient to the parameters'."""
         self._scaler.scale(loss).backward()
 
-    def step(self, learning_rate: float) -> Tensor:
-        """Clip, move the weights, and return the gradient's norm from before it was clipped."""
+    def step(self, number: int, learning_rate: float) -> Tensor:
+        """Step 1, 2, …: clip, move the weights, and return the gradient's norm from before it was clipped."""
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         self._scaler.unscale_(self._adam)
@@ -59,18 +59,12 @@ class Optimization:
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit, foreach=True)
         self._scaler.step(self._adam)
         self._scaler.update()
-        self._update_average()
+        if self.average is not None:
+            # Early on the average follows closely, or it would remember the random start for long.
+            decay = min(self._settings.ema, (1 + number) / (10 + number))
+            current = weights_of(self._model)
+            torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], 1.0 - decay)
         return norm
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        if self.average is None:
-            return
-        # Early on the average follows closely, or it would remember the random start for long.
-        steps = self._adam.state[self._named[0][1]]["step"].item()
-        decay = min(self._settings.ema, (1 + steps) / (10 + steps))
-        current = weights_of(self._model)
-        torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], 1.0 - decay)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What it takes to go on: tensors (moments; raw weights if there is an average), and the loss scale."""

@@ -1,26 +1,33 @@
 """What must lie in the run directory before the first step: configuration, tokenizers, encoded pairs."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from qkv.config import Config, FilesConfig, model_options, spelled_out
 from qkv.errors import UserError
-from qkv.files import write_text
+from qkv.files import new_directory, remove_directory, write_text
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run import Run
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.text.encoded import EncodedCorpus, write_encoded
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
 from qkv.training.progress import counting
 
 
 @dataclass
 class Prepared:
-    """A run that is ready to be trained."""
+    """A run that is ready to be trained.
+
+    Attributes:
+        run: its directory.
+        config: with every option of the model spelled out.
+        tokenizers: of both sides.
+        model_options: the architecture's own configuration object.
+    """
 
     run: Run
     config: Config
@@ -28,7 +35,7 @@ class Prepared:
     model_options: Any
 
     def build_model(self) -> Seq2Seq:
-        """A freshly initialised model of the configured shape."""
+        """A freshly initialised model."""
         return ARCHITECTURES[self.config.model.architecture].build(self.model_options)
 
 
@@ -54,51 +61,78 @@ def pair_files(config: Config, name: str) -> PairFiles:
 
 
 def prepare(config: Config, *, resume: bool) -> Prepared:
-    """Make the run directory, learn the tokenizers and encode the pairs; when resuming, only what is missing.
+    """Make the run directory and learn the tokenizers; when resuming, only what is missing.
 
     Raises:
-        UserError: if the run exists already (or, when resuming, does not), or the data cannot be read.
+        UserError: if the run exists already, the data cannot be read or the model does not fit it; a run directory
+            that was made here is gone again, so that the mended recipe can be run.
     """
     run = Run(config.run)
     pair_files(config, "train")
-    if not resume:
-        _refuse_to_overwrite(run)
-        _check_readable(config)
-        write_text(run.config_path, config.to_yaml())
+    if resume:
+        return _prepare(run, config)
+    _refuse_to_overwrite(run)
+    _check_readable(config)
+    write_text(run.config_path, config.to_yaml())
+    try:
+        prepared = _prepare(run, config)
+        training_corpus(prepared, epoch=0)
+        validation_corpus(prepared)
+        return prepared
+    except UserError:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def _prepare(run: Run, config: Config) -> Prepared:
     tokenizers = _tokenizers(run, config)
     options = model_options(
         config.model, vocab_size=tokenizers.source.vocab_size, target_vocab_size=tokenizers.target.vocab_size
     )
-    config = spelled_out(config, options)
-    write_text(run.config_path, config.to_yaml())
-    return Prepared(run, config, tokenizers, options)
+    limit = _position_limit(options)
+    if limit is not None and config.data.max_length > limit:
+        raise UserError(
+            f"data.max_length is {config.data.max_length}, but model.position=learned has vectors for only "
+            f"model.max_length={limit} positions; lower the one or raise the other"
+        )
+    return Prepared(run, spelled_out(config, options), tokenizers, options)
 
 
 def training_corpus(prepared: Prepared, epoch: int) -> EncodedCorpus:
     """The training pairs as tokens: one encoding for all epochs, or with subword sampling one for each."""
-    config = prepared.config
-    if config.tokenizer.sampling == 0.0:
-        return _encoded(prepared, "train", "train", config.data.max_length)
-    name = f"train-epoch-{epoch:05d}"
-    corpus = _encoded(
-        prepared,
-        name,
-        "train",
-        config.data.max_length,
-        config.tokenizer.sampling,
-        seed=(config.seed << 20) + epoch,
-    )
-    for other in prepared.run.encoded_path(name).parent.glob("train-epoch-*"):
-        if other.name != name:
-            _remove_tree(other)
+    longest, sampling = prepared.config.data.max_length, prepared.config.tokenizer.sampling
+    if sampling == 0.0:
+        return _encoded(prepared, "train", "train", longest)
+    path = prepared.run.encoded_path(f"train-epoch-{epoch:05d}")
+    seed = (prepared.config.seed << 20) + epoch
+    corpus = _encoded(prepared, path.name, "train", longest, sampling, seed)
+    for other in path.parent.glob("train-epoch-*"):
+        if other != path:
+            remove_directory(other)
     return corpus
 
 
 def validation_corpus(prepared: Prepared) -> EncodedCorpus | None:
-    """The validation pairs as tokens, whatever their length; None if the recipe has none."""
+    """The validation pairs as tokens, whatever their length; None if the recipe has none.
+
+    Raises:
+        UserError: if one is longer than the positions that the model learns.
+    """
     if prepared.config.data.validation is None:
         return None
-    return _encoded(prepared, "validation", "validation", max_length=2**31)
+    corpus = _encoded(prepared, "validation", "validation", max_length=2**31)
+    longest = int(max(corpus.source_lengths.max(), corpus.target_lengths.max()))
+    limit = _position_limit(prepared.model_options)
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"data.validation: the longest sequence has {longest} tokens, but model.position=learned has vectors "
+            f"for only model.max_length={limit} positions; raise it, or leave that pair out"
+        )
+    return corpus
+
+
+def _position_limit(options: Any) -> int | None:
+    return options.max_length if getattr(options, "position", None) == "learned" else None
 
 
 def _encoded(
@@ -107,6 +141,8 @@ def _encoded(
     path = prepared.run.encoded_path(name)
     if path.is_dir():
         return EncodedCorpus.open(path)
+    for leftover in path.parent.glob(".*"):  # of a sitting that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     pairs = read_pairs(pair_files(prepared.config, pairs_name))
     with counting(f"encoding {pairs_name}") as count:
         try:
@@ -139,14 +175,14 @@ def _check_readable(config: Config) -> None:
 
 
 def _tokenizers(run: Run, config: Config) -> Tokenizers:
-    if (run.tokenizer_path / "settings.json").is_file():
+    if run.tokenizer_path.is_dir():
         return Tokenizers.load(run.tokenizer_path)
-    said = config.tokenizer.model_dump()
-    for side in ("source", "target"):
-        if said[side] is not None:
-            said[side] = {key: value for key, value in said[side].items() if value is not None}
     pairs = _counted(read_pairs(pair_files(config, "train")), "learning the tokenizer")
-    return Tokenizers.learn(pairs, run.tokenizer_path, TokenizerSettings(**said), seed=config.seed)
+    try:
+        with new_directory(run.tokenizer_path) as new:
+            return Tokenizers.learn(pairs, new, config.tokenizer.settings(), seed=config.seed)
+    except OSError as error:
+        raise UserError(f"{run.tokenizer_path}: cannot be written ({error.strerror or error})") from None
 
 
 def _counted(pairs: Iterator[Pair], what: str) -> Iterator[Pair]:
@@ -157,9 +193,3 @@ def _counted(pairs: Iterator[Pair], what: str) -> Iterator[Pair]:
                 count(number)
             yield pair
         count(number)
-
-
-def _remove_tree(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)

@@ -68,7 +68,7 @@ class TrainingProgress:
             tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Take the bar off the screen's last line."""
         self._bar.close()
 
     def _time_left(self, share: float) -> str:

@@ -2,12 +2,14 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from qkv.errors import UserError
 from qkv.files import write_text
 from qkv.run import Run
 
@@ -18,43 +20,67 @@ class Records:
     Args:
         run: whose records.
         step: where training stands; what an interrupted sitting wrote beyond it is taken back.
+
+    Raises:
+        UserError: if the disk is full or not writable; so do the methods.
     """
 
     def __init__(self, run: Run, step: int):
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        kept = [json.dumps(line) + "\n" for line in run.metrics() if line["step"] <= step]
+        self._run = run
+        kept = [_as_line(record) for record in run.metrics() if record["step"] <= step]
         write_text(run.metrics_path, "".join(kept))
-        self._file = open(run.metrics_path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
-        self._board = SummaryWriter(str(run.tensorboard_path), purge_step=step + 1 if step else None)
+        with self._writing():
+            self._file = open(run.metrics_path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+            self._board = SummaryWriter(str(run.tensorboard_path), purge_step=step + 1 if step else None)
 
     def add(self, event: str, step: int, **values: Any) -> None:
         """Write a line {"event": …, "step": …, **values}."""
-        self._file.write(json.dumps({"event": event, "step": step, **values}, ensure_ascii=False) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{event}/{name}", value, step)
+        with self._writing():
+            self._file.write(_as_line({"event": event, "step": step, **values}))
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{event}/{name}", value, step)
 
     def close(self) -> None:
-        """Flush and close the files."""
-        self._file.close()
-        self._board.close()
+        """Write what is waiting. A disk that is full by now has been, or will be, complained about elsewhere."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._board.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self._run.path}: cannot write the records of training ({error.strerror or error}); checkpoints are "
+                "intact, so make room and resume"
+            ) from None
+
+
+def _as_line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 class Window:
     """Sums since the last report. They stay on the device, so that a GPU is not waited for at every step."""
 
-    _SUMS = ("smoothed", "nll", "tokens", "steps")
+    _SUMS = ("smoothed", "nll", "tokens")
 
     def __init__(self, device: torch.device, saved: Mapping[str, float] | None = None):
         saved = saved or {}
-        self._sums = {n: torch.tensor(saved.get(n, 0.0), dtype=torch.float64, device=device) for n in self._SUMS}
+        self._sums = {
+            name: torch.tensor(saved.get(name, 0.0), dtype=torch.float64, device=device) for name in self._SUMS
+        }
         self._began = time.monotonic()
         self._tokens_here = 0
 
     def add(self, *, smoothed: Tensor, nll: Tensor, tokens: int) -> None:
         """Add one step's summed losses and its number of target tokens."""
-        for name, value in (("smoothed", smoothed), ("nll", nll), ("tokens", tokens), ("steps", 1)):
+        for name, value in (("smoothed", smoothed), ("nll", nll), ("tokens", tokens)):
             self._sums[name] += value
         self._tokens_here += tokens
 

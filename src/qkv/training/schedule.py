@@ -4,9 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from qkv.config import TrainingConfig
+
 ScheduleKind = Literal["paper", "inverse_sqrt", "cosine", "constant"]
 
 _LONGEST_WARMUP = 0.1  # of a wall-clock budget
+_COOLDOWN = 0.3  # of a wall-clock budget
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,15 @@ class Schedule:
     d_model: int = 512
     cooldown: float = 0.0
     timed: bool = False
+
+    @classmethod
+    def of(cls, settings: TrainingConfig, d_model: int) -> "Schedule":
+        """What the recipe's training section says."""
+        timed = settings.budget is not None
+        cooldown = settings.cooldown
+        if cooldown is None:
+            cooldown = _COOLDOWN if timed and settings.schedule != "cosine" else 0.0
+        return cls(settings.schedule, settings.learning_rate, settings.warmup_steps, d_model, cooldown, timed)
 
     def learning_rate(self, step: int, share: float) -> float:
         """For step 1, 2, … when `share` (0 … 1) of the run is over."""

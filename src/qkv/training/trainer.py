@@ -4,15 +4,14 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from qkv.config import Config, TrainingConfig, load_config
 from qkv.devices import autocast, keep_freed_memory, pick_device
-from qkv.errors import UserError
-from qkv.files import point
+from qkv.files import point, write_text
 from qkv.run import Run
 from qkv.text.batches import Batch, collate, plan_batches
 from qkv.training.checkpoint import (
@@ -24,6 +23,7 @@ from qkv.training.checkpoint import (
     read_tensors,
     save_checkpoint,
     set_weights,
+    using_weights,
     weights_of,
 )
 from qkv.training.interruption import Interruption
@@ -34,6 +34,7 @@ from qkv.training.progress import TrainingProgress, spoken_time
 from qkv.training.records import Records, Window
 from qkv.training.schedule import Schedule
 from qkv.training.validation import Validation, Validator
+from qkv.training.watch import Watch
 
 _STEPS_IF_UNBOUNDED = 50_000
 
@@ -70,10 +71,10 @@ def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = T
     """
     began = time.monotonic()
     path = Path(run)
-    if not path.is_dir():
+    if path.is_file():
         path = Path(load_config(path, overrides).run)
-    existing = Run.open(path)
-    config = load_config(existing.config_path, [*overrides, f"run={path}"])
+    config = load_config(Run.open(path).config_path, overrides)
+    config = config.model_copy(update={"run": str(path)})  # the run may have been moved
     return _train(config, began, resume=True, progress=progress)
 
 
@@ -83,7 +84,10 @@ def _train(config: Config, began: float, *, resume: bool, progress: bool) -> Run
     device = pick_device(config.device)
     keep_freed_memory()
     prepared = prepare(config, resume=resume)
-    Trainer(prepared, device, began=began, progress=progress).run_to_the_end()
+    trainer = Trainer(prepared, device, began=began, progress=progress)
+    # Not earlier: overrides that do not fit the checkpoint must not spoil the run's configuration.
+    write_text(prepared.run.config_path, prepared.config.to_yaml())
+    trainer.run_to_the_end()
     return prepared.run
 
 
@@ -95,6 +99,9 @@ class Trainer:
         device: where to compute.
         began: `time.monotonic()` of the moment from which a wall-clock budget counts; now by default.
         progress: whether to show anything.
+
+    Raises:
+        UserError: if there is a checkpoint, but it is damaged or does not fit.
     """
 
     def __init__(self, prepared: Prepared, device: torch.device, *, began: float | None = None, progress: bool = True):
@@ -103,8 +110,6 @@ class Trainer:
         self.device = device
         self._began = time.monotonic() if began is None else began
         self._batches_per_epoch = 0
-        self._first_bad_step = torch.full((), torch.inf, dtype=torch.float64, device=device)
-        self._longest_validation = 0.0
         torch.manual_seed(self.config.seed)
         self.model = prepared.build_model().to(device).train()
         self.optimization = Optimization(self.model, self.settings, device)
@@ -113,7 +118,8 @@ class Trainer:
             self._resume(self.run.checkpoints()[-1])
         self._seconds_before = self.state.seconds
         self.window = Window(device, self.state.window)
-        self.schedule = self._make_schedule()
+        self.schedule = Schedule.of(self.settings, d_model=self.model.output.in_features)
+        self.watch = Watch(self.run, device)
         self.validator = Validator(prepared, device)
         self.records = Records(self.run, self.state.step)
         self.progress = TrainingProgress(progress, self._share())
@@ -125,7 +131,7 @@ class Trainer:
         """Train until a bound is reached or nothing gets better, then choose the best weights.
 
         Raises:
-            UserError: if the disk is full or the loss is not a number.
+            UserError: if the disk is full or the loss is not a number; checkpoints are intact.
             KeyboardInterrupt: if a signal asked to stop; a checkpoint was saved before.
         """
         try:
@@ -134,14 +140,8 @@ class Trainer:
                 for batches in self._steps():
                     self._step(batches)
                     self._report_and_save()
-                    if self._has_stalled() or interruption.requested:
-                        break
-                if interruption.requested:
-                    self._save()
-                    self.progress.say(
-                        f"stopped at step {self.state.step}; go on with `qkv train --resume {self.run.path}`"
-                    )
-                    raise KeyboardInterrupt
+                    if interruption.requested:
+                        self._stop()
             self._finish()
         finally:
             self.progress.close()
@@ -158,10 +158,8 @@ class Trainer:
             while self.state.batch < len(plan) and not self._is_over():
                 group = plan[self.state.batch : self.state.batch + self.settings.accumulate]
                 self.state.batch += len(group)
-                yield [
-                    collate(corpus, indices, tokenizers.source, tokenizers.target).to(self.device, non_blocking=True)
-                    for indices in group
-                ]
+                batches = [collate(corpus, indices, tokenizers.source, tokenizers.target) for indices in group]
+                yield [batch.to(self.device, non_blocking=True) for batch in batches]
             if self.state.batch >= len(plan):
                 self.state.epoch, self.state.batch = self.state.epoch + 1, 0
 
@@ -178,11 +176,20 @@ class Trainer:
             smoothed += loss.smoothed.detach()
             nll += loss.nll
         self.state.step += 1
-        self._watch(smoothed)
         self._learning_rate = self.schedule.learning_rate(self.state.step, self._share())
-        self._gradient_norm = self.optimization.step(self._learning_rate)
+        self._gradient_norm = self.optimization.step(self.state.step, self._learning_rate)
+        # In fp16 a gradient may well overflow: that step was left out, and the loss is scaled less from now on.
+        self.watch.look(
+            self.state.step, smoothed if self.settings.precision == "fp16" else smoothed + self._gradient_norm
+        )
         self.state.target_tokens += tokens
         self.window.add(smoothed=smoothed, nll=nll, tokens=tokens)
+
+    def _stop(self) -> NoReturn:
+        if self._saved_at != self.state.step:
+            self._save(stopgap=True)
+        self.progress.say(f"stopped at step {self.state.step}; go on with `qkv train --resume {self.run.path}`")
+        raise KeyboardInterrupt
 
     # Bounds: how much of the run is over
 
@@ -195,7 +202,8 @@ class Trainer:
         if steps is not None:
             shares.append(self.state.step / steps)
         if self.settings.epochs is not None:
-            within = self.state.batch / self._batches_per_epoch if self.state.batch else 0.0
+            # Just resumed, the number of batches is not known yet.
+            within = self.state.batch / self._batches_per_epoch if self._batches_per_epoch else 0.0
             shares.append((self.state.epoch + within) / self.settings.epochs)
         if self.settings.budget is not None:
             shares.append(self._seconds() / (self.settings.budget - self._reserve()))
@@ -209,70 +217,38 @@ class Trainer:
         """Part of a wall-clock budget that is kept for what comes after the last step."""
         assert self.settings.budget is not None
         validations = 2 if self.settings.average_last else 1
-        return min(
-            0.5 * self.settings.budget,
-            0.02 * self.settings.budget + 1.25 * validations * self._longest_validation,
-        )
+        seconds = 0.02 * self.settings.budget + 1.25 * validations * self.state.longest_validation
+        return min(0.5 * self.settings.budget, seconds)
 
     def _is_over(self) -> bool:
-        return self._share() >= 1.0
+        return self._share() >= 1.0 or self._has_stalled()
 
     def _has_stalled(self) -> bool:
         patience = self.config.validation.patience
-        if patience is None or self.state.validations_since_best < patience:
-            return False
-        self.progress.say(f"no better for {patience} validations: stopping early")
-        return True
+        return patience is not None and self.state.validations_since_best >= patience
 
-    def _make_schedule(self) -> Schedule:
-        timed = self.settings.budget is not None
-        cooldown = self.settings.cooldown
-        if cooldown is None:
-            cooldown = 0.3 if timed and self.settings.schedule != "cosine" else 0.0
-        return Schedule(
-            kind=self.settings.schedule,
-            peak=self.settings.learning_rate,
-            warmup_steps=self.settings.warmup_steps,
-            d_model=self.model.output.in_features,
-            cooldown=cooldown,
-            timed=timed,
-        )
-
-    # Watching
-
-    def _watch(self, loss: Tensor) -> None:
-        """Remember the first step whose loss is not finite, without waiting for a GPU."""
-        bad = torch.where(torch.isfinite(loss), torch.inf, float(self.state.step))
-        self._first_bad_step = torch.minimum(self._first_bad_step, bad.to(self._first_bad_step.dtype))
-        if self.device.type == "cpu":
-            self._refuse_bad_loss()
-
-    def _refuse_bad_loss(self) -> None:
-        step = self._first_bad_step.item()
-        if math.isfinite(step):
-            kept = self.run.checkpoints()
-            good = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint had been saved yet"
-            raise UserError(
-                f"the loss is not a number at step {int(step)}; {good}. Lower training.learning_rate, raise "
-                "training.warmup_steps or lower training.clip_norm"
-            )
+    # Reports
 
     def _report_and_save(self) -> None:
         """Whatever is due after a step."""
+        every = self.config.checkpoints.every
         if self.state.step % self.settings.report_every == 0:
             self._report()
-        if self._is_due(self.config.validation.every):
+        if self._validation_is_due():
             self._validate_and_save()
-        elif self.config.checkpoints.every is not None and self.state.step % self.config.checkpoints.every == 0:
+        elif every is not None and self.state.step % every == 0:
             self._save()
+            self._prune()
 
-    def _is_due(self, every: int | None) -> bool:
-        if every is None:
-            return self.state.batch >= self._batches_per_epoch
-        return self.state.step % every == 0
+    def _validation_is_due(self) -> bool:
+        every = self.config.validation.every
+        untold = self.settings.budget is not None and self.validator.possible and not self.state.longest_validation
+        if untold and self._share() >= 0.5:  # how much of the budget the last validation will need
+            return True
+        return self.state.batch >= self._batches_per_epoch if every is None else self.state.step % every == 0
 
     def _report(self) -> None:
-        self._refuse_bad_loss()
+        self.watch.check()
         self.records.add(
             "train",
             self.state.step,
@@ -300,40 +276,41 @@ class Trainer:
     # Validation and checkpoints
 
     def _validate_and_save(self) -> None:
+        """Without validation pairs the newest weights count as the best."""
         is_best = not self.validator.possible or self._validate()
+        if is_best:
+            self.state.best_step = self.state.step
+        self.state.validated_step = self.state.step
         self._save()
         if is_best:
             point(self.run.best_path, self.run.checkpoint_path(self.state.step))
-        prune(self.run, max(self.config.checkpoints.keep, self.settings.average_last))
+        self._prune()
 
     def _validate(self) -> bool:
         """Validate the weights to use (the average if there is one); whether they are the best so far."""
         result = self._measured(self.optimization.average)
         is_best = self.validator.is_better(result.metric, self.state.best)
         if is_best:
-            self.state.best, self.state.best_step = result.metric, self.state.step
-            self.state.validations_since_best = 0
+            self.state.best, self.state.validations_since_best = result.metric, 0
         else:
             self.state.validations_since_best += 1
         self._record(result, "  (best)" if is_best else "")
         return is_best
 
     def _measured(self, weights: Mapping[str, Tensor] | None) -> Validation:
-        """Validate with other weights than the model's own, which are put back."""
+        """Validate with these weights (None: the model's own)."""
+        self.watch.check()
         began = time.monotonic()
-        if weights is None:
+        with using_weights(self.model, weights):
             result = self.validator(self.model)
-        else:
-            own = {name: tensor.clone() for name, tensor in weights_of(self.model).items()}
-            set_weights(self.model, weights)
-            result = self.validator(self.model)
-            set_weights(self.model, own)
-        self._longest_validation = max(self._longest_validation, time.monotonic() - began)
+        if not math.isfinite(result.loss):
+            raise self.watch.error(self.state.step, "the validation loss is not a number")
+        self.state.longest_validation = max(self.state.longest_validation, time.monotonic() - began)
         return result
 
     def _record(self, result: Validation, remark: str) -> None:
         metric = self.config.validation.metric
-        samples = [dict(zip(("source", "reference", "output"), sample, strict=True)) for sample in result.samples]
+        sides = "source", "reference", "output"
         self.records.add(
             "validation",
             self.state.step,
@@ -342,7 +319,7 @@ class Trainer:
             perplexity=result.perplexity,
             **({} if metric == "loss" else {metric: result.metric}),
             seconds=self._seconds(),
-            samples=samples,
+            samples=[dict(zip(sides, sample, strict=True)) for sample in result.samples],
         )
         text = "" if metric == "loss" else f"  {metric} {result.metric:.2f}"
         self.progress.say(
@@ -352,10 +329,9 @@ class Trainer:
         for source, reference, output in result.samples:
             self.progress.say(f"    source    {source}\n    reference {reference}\n    output    {output}")
 
-    def _save(self) -> None:
-        if self._saved_at == self.state.step:
-            return
-        self._refuse_bad_loss()
+    def _save(self, stopgap: bool = False) -> None:
+        self.watch.check()
+        self.state.stopgap = stopgap
         self.state.seconds = self._seconds()
         self.state.window = self.window.saved()
         tensors, self.state.loss_scale = self.optimization.state()
@@ -373,20 +349,19 @@ class Trainer:
         )
         self._saved_at = self.state.step
 
+    def _prune(self) -> None:
+        prune(self.run, max(self.config.checkpoints.keep, self.settings.average_last))
+
     def _resume(self, checkpoint: Path) -> None:
         """Put everything back as it was when the checkpoint was written."""
         self.state = read_state(checkpoint)
         # Built only to be checked against this run's own model, whose parameters the optimizer holds already.
         weights = weights_of(load_model(checkpoint, self.config.model.architecture))
         tensors = read_tensors(checkpoint / "optimizer.safetensors")
+        raw = {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")}
+        set_weights(self.model, raw or weights, checkpoint)
         if self.optimization.average is not None:
-            set_weights(
-                self.model,
-                {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")},
-            )
             self.optimization.average = {name: tensor.to(self.device) for name, tensor in weights.items()}
-        else:
-            set_weights(self.model, weights, checkpoint)
         self.optimization.restore(tensors, self.state.loss_scale)
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors and self.device.type == "cuda":
@@ -397,14 +372,18 @@ class Trainer:
 
     def _finish(self) -> None:
         """Validate what has not been, and average the last checkpoints if that is better."""
-        if self._saved_at != self.state.step:
+        if self._has_stalled():
+            patience = self.config.validation.patience
+            self.progress.say(f"no better for {patience} validations: stopped early")
+        if self.state.validated_step != self.state.step:
             self._validate_and_save()
         if self.settings.average_last >= 2 and len(self.run.checkpoints()) >= 2:
             self._try_average()
-        best = "" if self.state.best is None else f", best {self.config.validation.metric} {self.state.best:.2f}"
+        metric, best = self.config.validation.metric, self.state.best
         self.progress.say(
             f"done: {self.state.step:,} steps, {self.state.target_tokens:,} target tokens in "
-            f"{spoken_time(self._seconds())}{best}; try `qkv translate {self.run.path}`"
+            f"{spoken_time(self._seconds())}{'' if best is None else f', best {metric} {best:.2f}'}; "
+            f"try `qkv translate {self.run.path}`"
         )
 
     def _try_average(self) -> None:

@@ -25,6 +25,7 @@ class Validation:
         loss: negative log-likelihood per target token, in nats.
         metric: value of the chosen metric (the loss itself if that was chosen).
         samples: (source, reference, output).
+        perplexity: exp(loss).
     """
 
     loss: float
@@ -33,12 +34,17 @@ class Validation:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss)."""
+        """exp(loss); huge, but finite, at the start of a training that goes wrong."""
         return math.exp(min(self.loss, 700.0))
 
 
 class Validator:
-    """Measures loss and metric; it draws no random numbers, so training goes on as if it had not been there."""
+    """Measures loss and metric; it draws no random numbers, so training goes on as if it had not been there.
+
+    Args:
+        prepared: run, configuration and tokenizers.
+        device: where the models to be measured are.
+    """
 
     def __init__(self, prepared: Prepared, device: torch.device):
         self.settings = prepared.config.validation
@@ -56,12 +62,12 @@ class Validator:
 
     @property
     def higher_is_better(self) -> bool:
-        """Which way the chosen metric points."""
+        """Whether a larger value of the metric is a better one."""
         return self.settings.metric != "loss" and METRICS[self.settings.metric][1]
 
     def is_better(self, value: float, best: float | None) -> bool:
-        """Whether a value of the metric beats the best so far."""
-        if best is None or math.isnan(best):
+        """Whether `value` of the metric is better than the best so far (None: there is none yet)."""
+        if best is None:
             return True
         return value > best if self.higher_is_better else value < best
 
@@ -89,9 +95,9 @@ class Validator:
         lengths = self._corpus.source_lengths, self._corpus.target_lengths
         total, tokens = 0.0, 0
         for indices in plan_batches(*lengths, self._config.training.batch_tokens, seed=0, epoch=0):
-            batch = collate(self._corpus, indices, self._tokenizers.source, self._tokenizers.target).to(self._device)
+            batch = collate(self._corpus, indices, self._tokenizers.source, self._tokenizers.target)
             with autocast(self._device, self._config.training.precision):
-                total += batch_loss(model, batch).nll.item()
+                total += batch_loss(model, batch.to(self._device)).nll.item()
             tokens += batch.num_target_tokens
         return total / tokens
 
