@@ -194,10 +194,14 @@ class MultiHeadAttention(nn.Module):
         Float[Tensor, "batch head query d_head"],
     ]:
         """Query, key and value of the same sequence, whose first position is `offset`."""
-        query, key, value = (self._split(part) for part in self.projection(x).chunk(3, dim=-1))
-        if self.rotary is not None:
-            query, key = self.rotary(query, offset), self.rotary(key, offset)
-        return query, key, value
+        if self.rotary is None:
+            query, key, value = (self._split(part) for part in self.projection(x).chunk(3, dim=-1))
+            return query, key, value
+        query_and_key, value = self.projection(x).split((2 * self.d_model, self.d_model), dim=-1)
+        # Rotated together, as if they were one query with twice the heads.
+        query_and_key = query_and_key.unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2)
+        query, key = self.rotary(query_and_key, offset).chunk(2, dim=1)
+        return query, key, self._split(value)
 
     def project_query(self, query: Float[Tensor, "batch query d_model"]) -> Float[Tensor, "batch head query d_head"]:
         """Queries alone, for keys and values that come from elsewhere."""

@@ -42,13 +42,13 @@ class _GrowingTable(nn.Module):
         self.width = width
         self._table: Tensor | None = None
 
-    def rows(self, first: int, last: int, like: Tensor) -> Tensor:
+    def rows(self, first: int, last: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         table = self._table
-        if table is None or table.shape[0] < last or table.device != like.device or table.dtype != like.dtype:
+        if table is None or table.shape[0] < last or table.device != device or table.dtype != dtype:
             # Not an inference tensor, even if first needed while translating: training may use it later.
             with torch.inference_mode(False):
                 capacity = max(256, 1 << (last - 1).bit_length())
-                table = self._compute(capacity).to(device=like.device, dtype=like.dtype)
+                table = self._compute(capacity).to(device=device, dtype=dtype)
             self._table = table
         return table[first:last]
 
@@ -63,7 +63,7 @@ class SinusoidalPosition(_GrowingTable):
         self, x: Float[Tensor, "batch length d_model"], offset: int = 0
     ) -> Float[Tensor, "batch length d_model"]:
         """Add the positions that begin at `offset`."""
-        return x + self.rows(offset, offset + x.shape[1], x)
+        return x + self.rows(offset, offset + x.shape[1], x.device, x.dtype)
 
 
 class LearnedPosition(nn.Module):
@@ -105,12 +105,18 @@ class RotaryPosition(_GrowingTable):
     def forward(
         self, x: Float[Tensor, "batch head length d_head"], offset: int = 0
     ) -> Float[Tensor, "batch head length d_head"]:
-        """Rotate positions that begin at `offset`."""
-        angles = self.rows(offset, offset + x.shape[2], x)
-        sine, cosine = angles[:, 0::2], angles[:, 1::2]
-        even, odd = x[..., 0::2], x[..., 1::2]
-        rotated = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
-        return rotated.flatten(start_dim=-2)
+        """Rotate positions that begin at `offset`.
+
+        A pair of channels is a complex number, and turning it is one multiplication by e^(i·angle).
+        """
+        precise = torch.promote_types(x.dtype, torch.float32)
+        turns = self.rows(offset, offset + x.shape[2], x.device, precise.to_complex())
+        pairs = torch.view_as_complex(x.to(precise).unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * turns).flatten(start_dim=-2).to(x.dtype)
+
+    def _compute(self, length: int) -> Tensor:
+        angles = sinusoidal_position(length, self.width)
+        return torch.complex(angles[:, 1::2], angles[:, 0::2])
 
 
 class Embedding(nn.Module):
