@@ -10,7 +10,6 @@ from typing import Literal, overload
 import torch
 
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.progress import position_limit
 from qkv.decoding.scoring import score_targets
 from qkv.decoding.sentences import length_sorted_batches, search_all
 from qkv.devices import pick_device
@@ -232,7 +231,7 @@ class Translator:
         """Ids of each text, eos included as in training."""
         tokenizer = self.tokenizers.source if side == "source" else self.tokenizers.target
         encoded = [[*ids, tokenizer.eos] for ids in tokenizer.encode(texts)]
-        limit = position_limit(self.model)
+        limit = self.model.longest
         for number, ids in enumerate(encoded, start=1):
             if limit is not None and len(ids) > limit:
                 raise UserError(

@@ -1,7 +1,6 @@
 """What greedy and beam search share: one decoder step, and sentences that leave when they are done."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,7 +32,7 @@ class Progress:
     ):
         batch, width = source.shape
         lengths = source.new_full((batch,), width) if source_mask is None else source_mask.sum(dim=1)
-        self.limits: list[int] = options.length_limits(lengths, position_limit(model)).tolist()
+        self.limits: list[int] = options.length_limits(lengths, model.longest).tolist()
         self.sentences = list(range(batch))
         self._model, self._forbidden = model, list(forbidden)
         self._memory = model.encode(source, source_mask)
@@ -69,9 +68,3 @@ def worth_compacting(live: int, carried: int) -> bool:
 def forbidden_tokens(bos: int, eos: int, pad: int | None) -> list[int]:
     """What a search never emits. A vocabulary may use one token for beginning and end; that stays allowed."""
     return [token for token in (bos, pad) if token is not None and token != eos]
-
-
-def position_limit(model: Seq2Seq) -> int | None:
-    """Longest sequence that the model has learned positions for; None if it takes any length."""
-    config: Any = getattr(model, "config", None)
-    return config.max_length if getattr(config, "position", None) == "learned" else None

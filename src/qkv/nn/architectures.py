@@ -12,7 +12,7 @@ class Architecture:
     """An architecture's configuration, its model and its presets.
 
     Attributes:
-        config: a dataclass with, among others, `vocab_size` and `target_vocab_size`.
+        config: a dataclass with, among others, `vocab_size`, `target_vocab_size` and `longest`.
         model: built from such a configuration.
         presets: named settings of the configuration.
     """

@@ -64,9 +64,11 @@ class Seq2Seq(nn.Module, ABC):
 
     Attributes:
         output: from the decoder's hidden vectors to one logit per target token.
+        longest: the most tokens that a source or target may have; None if there is no limit.
     """
 
     output: nn.Linear
+    longest: int | None = None
 
     @abstractmethod
     def encode(

@@ -94,6 +94,11 @@ class TransformerConfig:
                 f"and the target {self.target_vocab_size}; use a joint tokenizer, or tie=target"
             )
 
+    @property
+    def longest(self) -> int | None:
+        """The most tokens that a sequence may have; None if its positions are not learned one by one."""
+        return self.max_length if self.position == "learned" else None
+
     @classmethod
     def tiny(cls, vocab_size: int, **changes: Any) -> "TransformerConfig":
         """4+4 layers, 128 wide: the size that suits 30,000 pairs (Wu et al. 2021)."""
@@ -215,6 +220,7 @@ class Transformer(Seq2Seq):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
+        self.longest = config.longest
         target_vocab_size = config.target_vocab_size or config.vocab_size
         source_tokens = TokenEmbedding(config.vocab_size, config.d_model)
         target_tokens = source_tokens if config.tie == "all" else TokenEmbedding(target_vocab_size, config.d_model)

@@ -13,9 +13,7 @@ import json
 import os
 import random
 import re
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +23,7 @@ import sentencepiece
 
 from qkv.errors import UserError
 from qkv.text.corpus import Pair
+from qkv.text.sampling import BpeSampler, UnigramSampler
 
 KINDS = ("unigram", "bpe", "char", "word")
 UNAMBIGUOUS = ("char", "word")  # there is one way to cut a text into these
@@ -32,12 +31,10 @@ OF_ONE_SIDE = ("kind", "vocab_size", "normalization", "character_coverage")
 NORMALIZATIONS = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
 SPECIALS = 4  # pad, bos, eos, unk
 LEARN_FROM = 1_000_000  # pairs; more hardly change the vocabulary, and all of them must fit into memory
+SPACE = "▁"  # how SentencePiece writes a space; a word begins with one
 LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out when learning
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_generator = threading.Lock()  # SentencePiece keeps one seed for the whole process
 
 
 @dataclass(frozen=True)
@@ -110,6 +107,9 @@ class Tokenizer:
         self.bos: int = self._processor.bos_id()
         self.eos: int = self._processor.eos_id()
         self.unk: int = self._processor.unk_id()
+        special = (self.pad, self.bos, self.eos, self.unk)
+        self._id_of = {self._processor.id_to_piece(i): i for i in range(self.vocab_size) if i not in special}
+        self._samplers: dict[float, UnigramSampler | BpeSampler] = {}
 
     @classmethod
     def learn(
@@ -175,14 +175,20 @@ class Tokenizer:
         if self.kind in UNAMBIGUOUS:
             return self.encode(lines)
 
-        def sample() -> list[list[int]]:
-            sampled = (
-                self._processor.encode(line, out_type=int, enable_sampling=True, alpha=alpha, nbest_size=-1)
-                for line in lines
-            )
-            return list(sampled)
+        sampler = self._samplers.get(alpha) or self._sampler(alpha)
+        generator = random.Random(seed)
+        encoded = []
+        for line in lines:
+            words = re.split(f"(?={SPACE})", self._processor.normalize(line))
+            ids = [self._id_of.get(piece, self.unk) for word in words for piece in sampler.cut(word, generator)]
+            # As in `encode`, a run of unknown characters is one unknown piece.
+            encoded.append([i for i, before in zip(ids, [None, *ids], strict=False) if i != self.unk or i != before])
+        return encoded
 
-        return _seeded(sample, seed)
+    def _sampler(self, alpha: float) -> UnigramSampler | BpeSampler:
+        kind = UnigramSampler if self.kind == "unigram" else BpeSampler
+        scores = {piece: self._processor.get_score(i) for piece, i in self._id_of.items()}
+        return self._samplers.setdefault(alpha, kind(scores, alpha))
 
     def decode(self, ids: Iterable[Iterable[SupportsInt]]) -> list[str]:
         """The text of each sequence of ids. pad, bos and eos are left out; unk shows as "⁇".
@@ -306,17 +312,6 @@ def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError:
             f"special pieces alone are {too_small[1]}; set it to that or more, or lower character_coverage"
         )
     return UserError(f"tokenizer: SentencePiece could not learn from this text ({error})")
-
-
-def _seeded(function: Callable[[], Result], seed: int) -> Result:
-    """Call `function` with SentencePiece's random generator freshly seeded.
-
-    Each thread has a generator of its own, which takes up the process-wide seed when it is first used; so
-    setting the seed is sure to have an effect only in a new thread.
-    """
-    with _generator, ThreadPoolExecutor(max_workers=1) as thread:
-        sentencepiece.set_random_generator_seed(seed)
-        return thread.submit(function).result()
 
 
 def _read_settings(directory: Path) -> dict[str, dict[str, Any]]:

@@ -89,7 +89,7 @@ def _prepare(run: Run, config: Config) -> Prepared:
     options = model_options(
         config.model, vocab_size=tokenizers.source.vocab_size, target_vocab_size=tokenizers.target.vocab_size
     )
-    limit = _position_limit(options)
+    limit = options.longest
     if limit is not None and config.data.max_length > limit:
         raise UserError(
             f"data.max_length is {config.data.max_length}, but model.position=learned has vectors for only "
@@ -122,17 +122,13 @@ def validation_corpus(prepared: Prepared) -> EncodedCorpus | None:
         return None
     corpus = _encoded(prepared, "validation", "validation", max_length=2**31)
     longest = int(max(corpus.source_lengths.max(), corpus.target_lengths.max()))
-    limit = _position_limit(prepared.model_options)
+    limit = prepared.model_options.longest
     if limit is not None and longest > limit:
         raise UserError(
             f"data.validation: the longest sequence has {longest} tokens, but model.position=learned has vectors "
             f"for only model.max_length={limit} positions; raise it, or leave that pair out"
         )
     return corpus
-
-
-def _position_limit(options: Any) -> int | None:
-    return options.max_length if getattr(options, "position", None) == "learned" else None
 
 
 def _encoded(
