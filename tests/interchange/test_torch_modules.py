@@ -98,8 +98,8 @@ def origin(request) -> str:
     return request.param
 
 
-@pytest.fixture(params=["relu", "gelu"])
-def activation(request) -> str:
+@pytest.fixture(params=[("relu", True), ("gelu", False)], ids=["relu-bias", "gelu-no-bias"])
+def activation_and_bias(request) -> tuple[str, bool]:
     return request.param
 
 
@@ -214,8 +214,8 @@ def torch_layer_options(activation: str, norm_position: str, bias: bool = True) 
     }
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
-def test_encoder_layer(origin, activation, norm_position, bias, source_mask, causal):
+def test_encoder_layer(origin, activation_and_bias, norm_position, source_mask, causal):
+    activation, bias = activation_and_bias
     ours, theirs = converted(
         origin,
         lambda: EncoderLayer(**LAYER, activation=activation, norm_position=norm_position, bias=bias),
@@ -234,9 +234,11 @@ def test_encoder_layer(origin, activation, norm_position, bias, source_mask, cau
     )
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
-@pytest.mark.parametrize("target_mask", [None, padding_mask(torch.tensor([TARGET, 2]))], ids=["", "target-padded"])
-def test_decoder_layer(origin, activation, norm_position, bias, source_mask, target_mask):
+@pytest.mark.parametrize(
+    "target_mask", [None, padding_mask(torch.tensor([TARGET, 2]))], ids=["target-unpadded", "target-padded"]
+)
+def test_decoder_layer(origin, activation_and_bias, norm_position, source_mask, target_mask):
+    activation, bias = activation_and_bias
     ours, theirs = converted(
         origin,
         lambda: DecoderLayer(**LAYER, activation=activation, norm_position=norm_position, bias=bias),
@@ -281,13 +283,14 @@ def torch_transformer(**changes) -> nn.Transformer:
         return nn.Transformer(**options)
 
 
-def test_transformer(origin, activation, norm_position, source_mask):
+def test_transformer(origin, activation_and_bias, norm_position, source_mask):
+    activation, bias = activation_and_bias
     if origin == "torch":
         norm_first = norm_position == "pre"
-        theirs = randomised(torch_transformer(activation=activation, norm_first=norm_first))
+        theirs = randomised(torch_transformer(activation=activation, norm_first=norm_first, bias=bias))
         ours = Stacks(*from_torch(theirs))
     else:
-        model = Transformer(config(activation=activation, norm_position=norm_position, final_norm=True))
+        model = Transformer(config(activation=activation, bias=bias, norm_position=norm_position, final_norm=True))
         ours = randomised(Stacks(model.encoder, model.decoder))
         theirs = to_torch(model)
     assert_same_function(
@@ -344,6 +347,14 @@ def test_evaluation_without_gradients_takes_the_same_values(source_mask):
         torch.testing.assert_close(ours(source, target, source_mask), expected, **CLOSE)
 
 
+def test_an_encoder_in_evaluation_has_values_at_padded_positions_too():
+    """Where torch's own, by way of nested tensors, would have zeros."""
+    encoder = randomised(Encoder(config(num_heads=4))).eval()
+    x, mask = torch.randn(2, SOURCE, D_MODEL), padding_mask(torch.tensor([SOURCE, 3]))
+    with torch.no_grad():
+        torch.testing.assert_close(to_torch(encoder)(x, src_key_padding_mask=~mask), encoder(x, as_keys(mask)), **CLOSE)
+
+
 def test_converted_stacks_take_their_places_in_a_model():
     theirs = randomised(torch_transformer())
     model = Transformer(config(final_norm=True))
@@ -395,7 +406,7 @@ def attention_dropouts(module: nn.Module) -> list[float]:
 
 
 @pytest.mark.parametrize("name", THEIRS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_round_trip_from_torch(name, dtype):
     module = randomised(THEIRS[name]()).to(dtype).eval()
     again = to_torch(from_torch(module))
@@ -405,7 +416,7 @@ def test_round_trip_from_torch(name, dtype):
 
 
 @pytest.mark.parametrize("name", OURS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_round_trip_from_qkv(name, dtype):
     module = randomised(OURS[name]()).to(dtype)
     again = from_torch(to_torch(module))

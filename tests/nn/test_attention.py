@@ -158,12 +158,14 @@ class TestAttention:
         expected = attention(query, key, value, causal_mask(6))
         torch.testing.assert_close(attention(query, key, value, causal=True), expected)
 
-    def test_precisions_and_devices(self, masking, dtype, tolerance, device):
-        heads = random_heads()
-        mask = None if masking["mask"] is None else masking["mask"].to(device)
-        exact = attention(*heads, **masking)
+    @pytest.mark.parametrize("name", ["none", "padding and causal", "nothing for some queries"])
+    def test_precisions_and_devices(self, name, dtype, tolerance, device):
+        heads, (mask, causal) = random_heads(), MASKS[name]
+        exact = attention(*heads, mask, causal=causal)
+        rounded_heads = [head.to(device, dtype) for head in heads]
+        mask = None if mask is None else mask.to(device)
         for explicit in (False, True):
-            rounded = run([h.to(device, dtype) for h in heads], explicit, mask=mask, causal=masking["causal"])
+            rounded = run(rounded_heads, explicit, mask=mask, causal=causal)
             assert rounded.dtype == dtype
             torch.testing.assert_close(rounded.double().cpu(), exact, atol=tolerance, rtol=tolerance)
 

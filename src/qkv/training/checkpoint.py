@@ -37,6 +37,7 @@ class TrainingState:
         step: steps of the optimizer done.
         epoch: passes over the data done.
         batch: batches of this epoch done.
+        batches_per_epoch: how many this epoch has; 0 before that is known.
         seconds: wall-clock time spent so far, over all sittings.
         target_tokens: real target tokens learnt from so far.
         best: best value of the validation metric.
@@ -52,6 +53,7 @@ class TrainingState:
     step: int = 0
     epoch: int = 0
     batch: int = 0
+    batches_per_epoch: int = 0
     seconds: float = 0.0
     target_tokens: int = 0
     best: float | None = None

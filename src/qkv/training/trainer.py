@@ -109,7 +109,6 @@ class Trainer:
         self.settings: TrainingConfig = prepared.config.training
         self.device = device
         self._began = time.monotonic() if began is None else began
-        self._batches_per_epoch = 0
         torch.manual_seed(self.config.seed)
         self.model = prepared.build_model().to(device).train()
         self.optimization = Optimization(self.model, self.settings, device)
@@ -154,14 +153,15 @@ class Trainer:
             corpus = training_corpus(self.prepared, self.state.epoch)
             lengths = corpus.source_lengths, corpus.target_lengths
             plan = plan_batches(*lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch)
-            self._batches_per_epoch = len(plan)
-            while self.state.batch < len(plan) and not self._is_over():
+            self.state.batches_per_epoch = len(plan)
+            while self.state.batch < len(plan):
                 group = plan[self.state.batch : self.state.batch + self.settings.accumulate]
                 self.state.batch += len(group)
                 batches = [collate(corpus, indices, tokenizers.source, tokenizers.target) for indices in group]
                 yield [batch.to(self.device, non_blocking=True) for batch in batches]
-            if self.state.batch >= len(plan):
-                self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+                if self._is_over():
+                    return
+            self.state.epoch, self.state.batch = self.state.epoch + 1, 0
 
     def _step(self, batches: list[Batch]) -> None:
         """One step: losses are summed, and divided once by all target tokens of the step."""
@@ -202,8 +202,8 @@ class Trainer:
         if steps is not None:
             shares.append(self.state.step / steps)
         if self.settings.epochs is not None:
-            # Just resumed, the number of batches is not known yet.
-            within = self.state.batch / self._batches_per_epoch if self._batches_per_epoch else 0.0
+            batches = self.state.batches_per_epoch
+            within = self.state.batch / batches if batches else 0.0
             shares.append((self.state.epoch + within) / self.settings.epochs)
         if self.settings.budget is not None:
             shares.append(self._seconds() / (self.settings.budget - self._reserve()))
@@ -245,7 +245,7 @@ class Trainer:
         untold = self.settings.budget is not None and self.validator.possible and not self.state.longest_validation
         if untold and self._share() >= 0.5:  # how much of the budget the last validation will need
             return True
-        return self.state.batch >= self._batches_per_epoch if every is None else self.state.step % every == 0
+        return self.state.batch >= self.state.batches_per_epoch if every is None else self.state.step % every == 0
 
     def _report(self) -> None:
         self.watch.check()

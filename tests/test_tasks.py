@@ -1,0 +1,67 @@
+"""The first tasks of every article: copy and reverse, learnt from pairs to exact match on sequences never seen."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import qkv
+from qkv.metrics import exact_match
+
+LETTERS = "abcdefghijkl"
+TASKS: dict[str, Callable[[str], str]] = {"copy": lambda word: word, "reverse": lambda word: word[::-1]}
+
+
+def write_pairs(path: Path, words: list[str], task: Callable[[str], str]) -> None:
+    path.write_text("".join(f"{word}\t{task(word)}\n" for word in words), encoding="utf-8")
+
+
+def different_words(count: int, seed: int) -> list[str]:
+    generator = random.Random(seed)
+    words: set[str] = set()
+    while len(words) < count:
+        words.add("".join(generator.choices(LETTERS, k=generator.randint(3, 9))))
+    return sorted(words)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_learnt_to_exact_match(name, tmp_path):
+    task, words = TASKS[name], different_words(4400, seed=7)
+    random.Random(1).shuffle(words)
+    unseen = words[4000:]
+    write_pairs(tmp_path / "train.tsv", words[:4000], task)
+    began = time.process_time()
+    run = qkv.train(
+        {
+            "run": str(tmp_path / "run"),
+            "threads": 1,
+            "data": {"train": str(tmp_path / "train.tsv")},
+            "tokenizer": {"kind": "char"},
+            "model": {
+                "d_model": 64,
+                "num_heads": 4,
+                "d_ff": 128,
+                "encoder_layers": 2,
+                "decoder_layers": 2,
+                "dropout": 0.0,
+                "norm_position": "pre",
+            },
+            "training": {
+                "steps": 700,
+                "batch_tokens": 768,
+                "learning_rate": 4e-3,
+                "warmup_steps": 80,
+                "schedule": "cosine",
+                "label_smoothing": 0.0,
+            },
+            "validation": {"every": 10_000},
+        },
+        progress=False,
+    )
+    translator = qkv.load(run.path)
+    outputs = translator.translate(unseen, beam=1)
+    assert exact_match(outputs, [[task(word)] for word in unseen]).value >= 99.0
+    assert time.process_time() - began < 60.0, "one core's minute is enough"
+    assert translator.translate(unseen[:50], beam=4) == [task(word) for word in unseen[:50]]
