@@ -32,8 +32,8 @@ class GrowingKeyValue:
     def select(self, rows: Int[Tensor, " rows"]) -> None:
         """Continue with the given rows."""
         if self._keys is not None and self._values is not None:
-            self._keys = self._keys[rows]
-            self._values = self._values[rows]
+            self._keys = self._keys.index_select(0, rows)
+            self._values = self._values.index_select(0, rows)
 
     def _with_room(self, buffer: Tensor | None, new: Tensor, needed: int) -> Tensor:
         if buffer is not None and buffer.shape[2] >= needed:

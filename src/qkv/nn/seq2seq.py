@@ -37,7 +37,10 @@ class State(ABC):
 
     @abstractmethod
     def reorder(self, rows: Int[Tensor, " rows"]) -> None:
-        """Beams move: row i continues what row `rows[i]` was. Rows stay within their sentence."""
+        """Beams move: row i continues what row `rows[i]` was.
+
+        Rows stay within their sentence, of which there may be more than before: a beam begins one row wide.
+        """
 
     @abstractmethod
     def keep(self, sentences: Int[Tensor, " kept"]) -> None:
