@@ -116,14 +116,14 @@ def remove_half(path: Path, *_: object) -> None:
 
 PLACES = [
     # in a step: the first one, and some in mid-epoch and in mid-accumulation
-    *(("short", Place(trainer_module, "batch_loss", call)) for call in (1, 10, 25, 40)),
-    *(("epochs", Place(trainer_module, "batch_loss", call)) for call in (21, 30)),
+    *(("short", Place(trainer_module, "batch_loss", call)) for call in (1, 10, 40)),
+    ("epochs", Place(trainer_module, "batch_loss", 21)),
     # before something that was written takes its name: tokenizers, encoded pairs, checkpoints, links to the best one
-    *(("short", Place(os, "replace", call)) for call in (2, 3, 4, 5, 6, 8, 9, 10, 11, 13)),
+    *(("short", Place(os, "replace", call)) for call in (3, 4, 5, 9, 10, 12, 13, 17, 18)),
     # in the middle of a checkpoint's weights, and of the rest of it
-    *(("short", Place(checkpoint_module, "save_file", call, write_half)) for call in (1, 2, 7, 8)),
+    *(("short", Place(checkpoint_module, "save_file", call, write_half)) for call in (1, 8)),
     # in the middle of removing an old checkpoint, or the encoded pairs of an old epoch
-    *(("short", Place(shutil, "rmtree", call, remove_half)) for call in (4, 8)),
+    *(("short", Place(shutil, "rmtree", call, remove_half)) for call in (5, 10)),
     # after the last step
     ("short", Place(trainer_module, "average_run", 1)),
     ("patience", Place(trainer_module, "average_run", 1)),

@@ -44,7 +44,7 @@ class TrainingState:
         best_step: when it was reached.
         validations_since_best: for early stopping.
         validated_step: step of the last validation.
-        longest_validation: seconds it took; a wall-clock budget sets as much aside.
+        longest_validation: seconds that one took, checkpoint included; a wall-clock budget sets as much aside.
         stopgap: this checkpoint was not due; a signal had asked to stop. The next one takes its place.
         window: sums since the last report.
         loss_scale: state of the fp16 gradient scaler.

@@ -242,8 +242,8 @@ class Trainer:
 
     def _validation_is_due(self) -> bool:
         every = self.config.validation.every
-        untold = self.settings.budget is not None and self.validator.possible and not self.state.longest_validation
-        if untold and self._share() >= 0.5:  # how much of the budget the last validation will need
+        untold = self.settings.budget is not None and not self.state.longest_validation
+        if untold and self._share() >= 0.5:  # how much of the budget the last validation and checkpoint will need
             return True
         return self.state.batch >= self.state.batches_per_epoch if every is None else self.state.step % every == 0
 
@@ -277,6 +277,7 @@ class Trainer:
 
     def _validate_and_save(self) -> None:
         """Without validation pairs the newest weights count as the best."""
+        began = time.monotonic()
         is_best = not self.validator.possible or self._validate()
         if is_best:
             self.state.best_step = self.state.step
@@ -285,6 +286,7 @@ class Trainer:
         if is_best:
             point(self.run.best_path, self.run.checkpoint_path(self.state.step))
         self._prune()
+        self.state.longest_validation = max(self.state.longest_validation, time.monotonic() - began)
 
     def _validate(self) -> bool:
         """Validate the weights to use (the average if there is one); whether they are the best so far."""
@@ -300,12 +302,10 @@ class Trainer:
     def _measured(self, weights: Mapping[str, Tensor] | None) -> Validation:
         """Validate with these weights (None: the model's own)."""
         self.watch.check()
-        began = time.monotonic()
         with using_weights(self.model, weights):
             result = self.validator(self.model)
         if not math.isfinite(result.loss):
             raise self.watch.error(self.state.step, "the validation loss is not a number")
-        self.state.longest_validation = max(self.state.longest_validation, time.monotonic() - began)
         return result
 
     def _record(self, result: Validation, remark: str) -> None:
