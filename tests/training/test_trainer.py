@@ -179,7 +179,7 @@ def test_under_a_budget_time_is_set_aside_for_the_last_validation(recipe, own_cl
 
     def slowly(self: Any, model: Any) -> Validation:
         began = own_clock()
-        while own_clock() - began < 0.7:
+        while own_clock() - began < 0.5:
             pass
         return validate(self, model)
 

@@ -217,7 +217,7 @@ class Trainer:
         """Part of a wall-clock budget that is kept for what comes after the last step."""
         assert self.settings.budget is not None
         validations = 2 if self.settings.average_last else 1
-        seconds = 0.02 * self.settings.budget + 1.25 * validations * self.state.longest_validation
+        seconds = 0.02 * self.settings.budget + 1.5 * validations * self.state.longest_validation
         return min(0.5 * self.settings.budget, seconds)
 
     def _is_over(self) -> bool:
