@@ -2,10 +2,13 @@ import copy
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from qkv.config import Config, all_keys, load_config, model_options, parse_duration, spelled_out
+from qkv.config import all_keys, foreign_options, load_config, model_options, spelled_out
 from qkv.errors import UserError
+from qkv.nn.architectures import ARCHITECTURES
+from qkv.schema import Config, parse_duration
 
 
 def complaint(recipe, *overrides):
@@ -375,7 +378,10 @@ def test_every_default_is_spelled_out():
     config = load_config({"model": {"preset": "tiny", "d_ff": 300}})
     config = spelled_out(config, model_options(config.model, vocab_size=30, target_vocab_size=30))
     spelled = yaml.safe_load(config.to_yaml())
-    for key in all_keys():
+    own = ARCHITECTURES["transformer"].option_names()
+    others = {name for architecture in ARCHITECTURES.values() for name in architecture.option_names()} - {*own}
+    assert {f"model.{name}" for name in own} <= set(all_keys())
+    for key in set(all_keys()) - {f"model.{name}" for name in others}:
         found = spelled
         for name in key.split("."):
             if found is None:  # a section that is not set, as data.train
@@ -392,3 +398,44 @@ def test_model_options_are_the_architectures_own():
     assert (options.d_model, options.num_heads, options.vocab_size) == (1024, 16, 30)
     with pytest.raises(UserError, match="tie=all needs one vocabulary for both sides"):
         model_options(load_config({}).model, vocab_size=30, target_vocab_size=40)
+
+
+def test_an_option_of_another_architecture_is_left_out():
+    """So that any recipe can change its family; what no architecture knows stays an error."""
+    model = load_config({"model": {"architecture": "gru", "num_heads": 4, "d_model": 64, "preset": "tiny"}}).model
+    options = model_options(model, vocab_size=30, target_vocab_size=30)
+    assert (options.cell, options.attention, options.d_model) == ("gru", "none", 64)
+    assert foreign_options(model) == ["num_heads"]
+    assert fault({"model": {"architecture": "gru", "num_head": 4}}).startswith(
+        "unknown key model.num_head; known here:"
+    )
+
+
+def test_what_an_architectures_name_stands_for_cannot_be_changed():
+    assert fault({"model": {"architecture": "gru-attention", "cell": "lstm"}}).startswith("unknown key model.cell;")
+    model = load_config({"model": {"architecture": "gru", "attention": "additive"}}).model
+    assert foreign_options(model) == ["attention"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_spelled_out_and_read_back(name, tmp_path):
+    config = load_config({"model": {"architecture": name, "preset": "tiny"}})
+    options = model_options(config.model, vocab_size=30, target_vocab_size=30)
+    config = spelled_out(config, options)
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), "utf-8")
+    again = load_config(tmp_path / "config.yaml")
+    assert again == config
+    assert model_options(again.model, vocab_size=30, target_vocab_size=30) == options
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_presets_of_one_name_are_of_one_size(name):
+    """At the vocabulary that each is made for; recurrent `base` models are smaller by what is not in embeddings."""
+    for preset, vocab_size in (("tiny", 8000), ("small", 8000), ("base", 37000)):
+        sizes = []
+        for other in ("transformer", name):
+            model = load_config({"model": {"architecture": other, "preset": preset}}).model
+            options = model_options(model, vocab_size=vocab_size, target_vocab_size=vocab_size)
+            with torch.device("meta"):
+                sizes.append(sum(p.numel() for p in ARCHITECTURES[other].build(options).parameters()))
+        assert 0.85 < sizes[1] / sizes[0] < 1.15, preset

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qkv.config import Config, all_keys, load_config, model_options, section_of, spelled_out
+from qkv.config import all_keys, load_config, model_options, section_of, spelled_out
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.transformer import PRESETS, TransformerConfig
 from qkv.reference import attributes, render
+from qkv.schema import Config
 
 FILE = Path(__file__).parents[1] / "recipes" / "reference.yaml"
 

@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import BaseModel
 
-from qkv.config import Config, ModelConfig, section_of
+from qkv.config import section_of
 from qkv.nn.architectures import ARCHITECTURES, Architecture
+from qkv.schema import Config, ModelConfig
 
 _HEAD = """\
 # Every key that a recipe may have: what it means, its default and, where they are few, its choices.
@@ -53,18 +54,39 @@ def _section(section: BaseModel, shown: dict[type[BaseModel], str], path: str = 
             yield from (f"{indent}# {line.removeprefix(indent)}" for line in example)
     if isinstance(section, ModelConfig):
         yield from _options(ARCHITECTURES[section.architecture], indent)
+        yield from _other_options(section.architecture, indent)
 
 
 def _options(architecture: Architecture, indent: str) -> Iterator[str]:
     """What the architecture's presets set, and all its options."""
-    for name, preset in architecture.presets.items():
-        settings = ", ".join(f"{option} {value}" for option, value in preset.items())
-        yield from _comment(f"{name}: {settings}", indent)
+    yield from _presets(architecture, indent)
     meanings, types = attributes(architecture.config), get_type_hints(architecture.config)
     for option in fields(architecture.config):
         if option.name in architecture.option_names():
             meaning = _with_choices(meanings[option.name].rstrip("."), _literals(types[option.name]))
             yield from _entry(option.name, meaning, option.default, indent)
+
+
+def _presets(architecture: Architecture, indent: str) -> Iterator[str]:
+    for name, preset in architecture.presets.items():
+        settings = ", ".join(f"{option} {value}" for option, value in preset.items())
+        yield from _comment(f"{name}: {settings}", indent)
+
+
+def _other_options(spelled_out: str, indent: str) -> Iterator[str]:
+    """The options of all architectures but one, commented out; those that share them together."""
+    families: dict[tuple[type[Any], tuple[str, ...]], list[str]] = {}
+    for name, architecture in ARCHITECTURES.items():
+        families.setdefault((architecture.config, tuple(architecture.option_names())), []).append(name)
+    for names in families.values():
+        if spelled_out in names:
+            continue
+        yield from _comment(f"With architecture {' or '.join(names)}, these are the options instead:", indent)
+        lines = []
+        for name in names:
+            lines += [f"# presets of {name}:", *_presets(ARCHITECTURES[name], "")]
+        options = [line for line in _options(ARCHITECTURES[names[0]], "") if line not in lines]
+        yield from (f"{indent}# {line}" for line in [*lines, *options])
 
 
 def _choices_of(section: type[BaseModel], name: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
-    from qkv.config import Config
+    from qkv.schema import Config
     from qkv.text.tokenizer import Tokenizers
 
 _STEP = re.compile(r"step-(\d{8,})")

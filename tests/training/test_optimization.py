@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from qkv.config import TrainingConfig
+from qkv.schema import TrainingConfig
 from qkv.training.checkpoint import weights_of
 from qkv.training.optimization import Optimization
 

@@ -31,7 +31,7 @@ from qkv.nn import (
     Transformer,
     TransformerConfig,
 )
-from qkv.nn.layers import Activation
+from qkv.nn.layers import Activation, Residual
 
 # Beginnings of parameter names, ours → torch's.
 _ATTENTION = {"projection.": "in_proj_", "output.": "out_proj."}
@@ -64,7 +64,8 @@ def to_torch(module: Any) -> Any:
             torch.nn.Transformer has neither embeddings nor a projection to the vocabulary.
 
     Raises:
-        ValueError: if the module has what torch.nn lacks (rotary positions, swiglu).
+        ValueError: if the module has what torch.nn lacks (rotary positions, swiglu, scores that are not scaled,
+            other norms than LayerNorm, no residuals, no causal rule).
         TypeError: if torch.nn has no such module.
     """
     raise TypeError(f"torch.nn has no counterpart of {type(module).__name__}")
@@ -87,7 +88,7 @@ def from_torch(module: Any) -> Any:
 
 @to_torch.register
 def _(attention: MultiHeadAttention) -> nn.MultiheadAttention:
-    _require(attention.rotary is None, "torch.nn has no rotary positions")
+    _check_our_attention(attention)
     with torch.device("meta"):
         converted = nn.MultiheadAttention(
             attention.d_model,
@@ -151,6 +152,7 @@ def _(layer: nn.TransformerDecoderLayer) -> DecoderLayer:
 @to_torch.register
 def _(encoder: Encoder) -> nn.TransformerEncoder:
     layers = [to_torch(layer) for layer in encoder.layers]
+    _checked_norm(encoder.norm)
     # As nested tensors torch's encoder would return zeros for padded positions, and only when not training.
     converted = nn.TransformerEncoder(layers[0], len(layers), deepcopy(encoder.norm), enable_nested_tensor=False)
     converted.layers = nn.ModuleList(layers)
@@ -162,13 +164,14 @@ def _(encoder: nn.TransformerEncoder) -> Encoder:
     with torch.device("meta"):
         converted = Encoder(TransformerConfig(vocab_size=1, encoder_layers=1))  # an empty frame for what follows
     converted.layers = nn.ModuleList(from_torch(layer) for layer in encoder.layers)
-    converted.norm = None if encoder.norm is None else deepcopy(_checked_norm(encoder.norm))
+    converted.norm = deepcopy(_checked_norm(encoder.norm))
     return converted.train(encoder.training)
 
 
 @to_torch.register
 def _(decoder: Decoder) -> nn.TransformerDecoder:
     layers = [to_torch(layer) for layer in decoder.layers]
+    _checked_norm(decoder.norm)
     converted = nn.TransformerDecoder(layers[0], len(layers), deepcopy(decoder.norm))
     converted.layers = nn.ModuleList(layers)
     return converted.train(decoder.training)
@@ -179,7 +182,7 @@ def _(decoder: nn.TransformerDecoder) -> Decoder:
     with torch.device("meta"):
         converted = Decoder(TransformerConfig(vocab_size=1, decoder_layers=1))  # an empty frame for what follows
     converted.layers = nn.ModuleList(from_torch(layer) for layer in decoder.layers)
-    converted.norm = None if decoder.norm is None else deepcopy(_checked_norm(decoder.norm))
+    converted.norm = deepcopy(_checked_norm(decoder.norm))
     return converted.train(decoder.training)
 
 
@@ -212,7 +215,13 @@ def _(model: Transformer) -> nn.Transformer:
 
 def _torch_options(layer: EncoderLayer | DecoderLayer) -> dict[str, Any]:
     """What torch's layer of the same shape is constructed with."""
-    _require(layer.attention.rotary is None, "torch.nn has no rotary positions")
+    for part in layer.modules():
+        if isinstance(part, MultiHeadAttention):
+            _check_our_attention(part)
+        elif isinstance(part, Residual):
+            _checked_norm(part.norm)
+            _require(part.residual, "torch.nn's layers always add their input")
+    _require(not isinstance(layer, DecoderLayer) or layer.causal, "a layer that looks ahead is not converted")
     activation = layer.feed_forward.activation
     _require(activation in ("relu", "gelu"), f"torch.nn's layers have no {activation}")
     return {
@@ -252,6 +261,11 @@ def _our_options(
     }
 
 
+def _check_our_attention(attention: MultiHeadAttention) -> None:
+    _require(attention.rotary is None, "torch.nn has no rotary positions")
+    _require(attention.scale is None, "torch.nn's attention always scales its scores")
+
+
 def _check_attention(attention: nn.MultiheadAttention) -> None:
     same_width = attention.kdim == attention.vdim == attention.embed_dim
     _require(same_width, "qkv's attention has no other width for keys or values (kdim, vdim)")
@@ -259,10 +273,12 @@ def _check_attention(attention: nn.MultiheadAttention) -> None:
     _require(not attention.add_zero_attn, "qkv's attention adds no zeros to keys and values (add_zero_attn)")
 
 
-def _checked_norm(norm: nn.Module) -> nn.LayerNorm:
+def _checked_norm(norm: nn.Module | None) -> nn.LayerNorm | None:
+    if norm is None:
+        return None
     if not isinstance(norm, nn.LayerNorm) or not norm.elementwise_affine:
-        raise ValueError(f"qkv normalises by LayerNorm with weights, not by {norm}")
-    _require(norm.eps == _NORM_EPS, f"qkv's norms have an epsilon of {_NORM_EPS}, not {norm.eps}")
+        raise ValueError(f"only LayerNorm with weights is converted, not {norm}")
+    _require(norm.eps == _NORM_EPS, f"only norms with an epsilon of {_NORM_EPS} are converted, not {norm.eps}")
     return norm
 
 

@@ -113,13 +113,20 @@ def _explicit_attention(
 ) -> tuple[Tensor, Tensor]:
     """Equation 1 as it is written, for whoever wants to see the weights."""
     scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = (query * scale) @ key.transpose(-2, -1)
+    weights = attention_weights((query * scale) @ key.transpose(-2, -1), mask)
+    return apply_dropout(weights, dropout) @ value, weights
+
+
+def attention_weights(
+    scores: Float[Tensor, "*batch query key"], mask: Bool[Tensor, "..."] | None = None
+) -> Float[Tensor, "*batch query key"]:
+    """Softmax over the keys that may be attended to; a query that may attend to none has weights of zero."""
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
     if mask is not None:
         weights = weights * mask.any(dim=-1, keepdim=True).to(weights.dtype)
-    return apply_dropout(weights, dropout) @ value, weights
+    return weights
 
 
 class MultiHeadAttention(nn.Module):
@@ -129,6 +136,7 @@ class MultiHeadAttention(nn.Module):
         d_model: width of queries, keys, values and output.
         num_heads: number of heads; each is d_model / num_heads wide.
         dropout: on the attention weights, while training.
+        scale_scores: whether scores are divided by √d_head; without, softmax is the sharper the wider the heads.
         bias: whether the projections have one.
         rotary: rotate queries and keys by their positions (Su et al. 2021); for self-attention only.
 
@@ -136,11 +144,21 @@ class MultiHeadAttention(nn.Module):
         ValueError: if d_model is not a multiple of num_heads.
     """
 
-    def __init__(self, d_model: int, num_heads: int, *, dropout: float = 0.0, bias: bool = True, rotary: bool = False):
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        scale_scores: bool = True,
+        bias: bool = True,
+        rotary: bool = False,
+    ):
         super().__init__()
         if d_model % num_heads != 0:
             raise ValueError(f"d_model ({d_model}) must be a multiple of num_heads ({num_heads})")
         self.d_model, self.num_heads, self.dropout, self.bias = d_model, num_heads, dropout, bias
+        self.scale = None if scale_scores else 1.0
         # Query, key and value stacked, so that self-attention projects all three in one matrix product.
         self.projection = nn.Linear(d_model, 3 * d_model, bias=bias)
         self.output = nn.Linear(d_model, d_model, bias=bias)
@@ -232,9 +250,11 @@ class MultiHeadAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         weights = None
         if return_weights:
-            heads, weights = attention(query, key, value, mask, causal=causal, dropout=dropout, return_weights=True)
+            heads, weights = attention(
+                query, key, value, mask, causal=causal, dropout=dropout, scale=self.scale, return_weights=True
+            )
         else:
-            heads = attention(query, key, value, mask, causal=causal, dropout=dropout)
+            heads = attention(query, key, value, mask, causal=causal, dropout=dropout, scale=self.scale)
         return self.output(heads.transpose(1, 2).flatten(start_dim=2)), weights
 
     def _project(self, x: Tensor, first: int, last: int) -> Tensor:

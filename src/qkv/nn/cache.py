@@ -1,10 +1,9 @@
 """Keys and values that a decoder computes once and attends to at every later step."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qkv.nn.seq2seq import State
+from qkv.nn.seq2seq import State, beam_rows
 
 KeyValue = tuple[Float[Tensor, "batch head length d_head"], Float[Tensor, "batch head length d_head"]]
 
@@ -74,5 +73,4 @@ class TransformerState(State):
         keys = self.target[0]._keys
         if keys is None:
             return sentences
-        beam = keys.shape[0] // self.memory[0][0].shape[0]
-        return (sentences[:, None] * beam + torch.arange(beam, device=sentences.device)).flatten()
+        return beam_rows(sentences, beam=keys.shape[0] // self.memory[0][0].shape[0])

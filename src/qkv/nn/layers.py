@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from qkv.nn.attention import MultiHeadAttention
 from qkv.nn.cache import GrowingKeyValue, KeyValue
 from qkv.nn.dropout import Dropout
+from qkv.nn.norm import NormKind, make_norm
 
 Activation = Literal["relu", "gelu", "swiglu"]
 NormPosition = Literal["pre", "post"]
@@ -60,15 +61,23 @@ class Residual(nn.Module):
     """Add & Norm: a sublayer only has to learn what to change, and its input or output is normalised.
 
     `post` is the paper's LayerNorm(x + Sublayer(x)) (section 3.1); `pre` normalises what the sublayer reads
-    and leaves a clean path from input to output, which trains deeper stacks (Xiong et al. 2020). LayerNorm,
-    not BatchNorm: its statistics come from one token alone, so neither padding nor the rest of the batch can
-    change a result.
+    and leaves a clean path from input to output, which trains deeper stacks (Xiong et al. 2020). With `residual`
+    off nothing is added: each layer has to pass on all that it does not change.
     """
 
-    def __init__(self, d_model: int, *, norm_position: NormPosition = "post", dropout: float = 0.0, bias: bool = True):
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        norm: NormKind = "layer",
+        norm_position: NormPosition = "post",
+        residual: bool = True,
+        dropout: float = 0.0,
+        bias: bool = True,
+    ):
         super().__init__()
-        self.norm_position = norm_position
-        self.norm = nn.LayerNorm(d_model, bias=bias)
+        self.norm_position, self.residual = norm_position, residual
+        self.norm = make_norm(norm, d_model, bias=bias)
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -76,8 +85,11 @@ class Residual(nn.Module):
     ) -> Float[Tensor, "batch length d_model"]:
         """Add to `x` what the sublayer makes of it."""
         if self.norm_position == "pre":
-            return x + self.dropout(sublayer(self.norm(x)))
-        return self.norm(x + self.dropout(sublayer(x)))
+            return self._add(x, self.dropout(sublayer(self.norm(x))))
+        return self.norm(self._add(x, self.dropout(sublayer(x))))
+
+    def _add(self, x: Tensor, change: Tensor) -> Tensor:
+        return x + change if self.residual else change
 
 
 class EncoderLayer(nn.Module):
@@ -93,15 +105,26 @@ class EncoderLayer(nn.Module):
         attention_dropout: float = 0.0,
         activation_dropout: float = 0.0,
         activation: Activation = "relu",
+        norm: NormKind = "layer",
         norm_position: NormPosition = "post",
+        residual: bool = True,
+        scale_scores: bool = True,
         rotary: bool = False,
         bias: bool = True,
     ):
         super().__init__()
-        self.attention = MultiHeadAttention(d_model, num_heads, dropout=attention_dropout, rotary=rotary, bias=bias)
-        self.attention_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
+
+        def add_and_norm() -> Residual:
+            return Residual(
+                d_model, norm=norm, norm_position=norm_position, residual=residual, dropout=dropout, bias=bias
+            )
+
+        self.attention = MultiHeadAttention(
+            d_model, num_heads, dropout=attention_dropout, scale_scores=scale_scores, rotary=rotary, bias=bias
+        )
+        self.attention_residual = add_and_norm()
         self.feed_forward = FeedForward(d_model, d_ff, activation=activation, dropout=activation_dropout, bias=bias)
-        self.feed_forward_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
+        self.feed_forward_residual = add_and_norm()
 
     def forward(
         self,
@@ -138,17 +161,32 @@ class DecoderLayer(nn.Module):
         attention_dropout: float = 0.0,
         activation_dropout: float = 0.0,
         activation: Activation = "relu",
+        norm: NormKind = "layer",
         norm_position: NormPosition = "post",
+        residual: bool = True,
+        scale_scores: bool = True,
         rotary: bool = False,
         bias: bool = True,
+        causal: bool = True,
     ):
         super().__init__()
-        self.attention = MultiHeadAttention(d_model, num_heads, dropout=attention_dropout, rotary=rotary, bias=bias)
-        self.attention_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
-        self.cross_attention = MultiHeadAttention(d_model, num_heads, dropout=attention_dropout, bias=bias)
-        self.cross_attention_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
+        self.causal = causal
+
+        def add_and_norm() -> Residual:
+            return Residual(
+                d_model, norm=norm, norm_position=norm_position, residual=residual, dropout=dropout, bias=bias
+            )
+
+        self.attention = MultiHeadAttention(
+            d_model, num_heads, dropout=attention_dropout, scale_scores=scale_scores, rotary=rotary, bias=bias
+        )
+        self.attention_residual = add_and_norm()
+        self.cross_attention = MultiHeadAttention(
+            d_model, num_heads, dropout=attention_dropout, scale_scores=scale_scores, bias=bias
+        )
+        self.cross_attention_residual = add_and_norm()
         self.feed_forward = FeedForward(d_model, d_ff, activation=activation, dropout=activation_dropout, bias=bias)
-        self.feed_forward_residual = Residual(d_model, norm_position=norm_position, dropout=dropout, bias=bias)
+        self.feed_forward_residual = add_and_norm()
 
     def forward(
         self,
@@ -178,7 +216,7 @@ class DecoderLayer(nn.Module):
             if cache is not None:
                 key, value = cache.append(key, value)
             output, weights = self.attention.attend(
-                query, key, value, mask=mask, causal=True, return_weights=own_record is not None
+                query, key, value, mask=mask, causal=self.causal, return_weights=own_record is not None
             )
             return _recorded(output, weights, own_record)
 

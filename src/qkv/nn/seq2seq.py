@@ -1,15 +1,17 @@
 """The contract of an architecture: all that training, search, inspection and serving know of a model."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 
 @dataclass
 class Memory:
-    """What the encoder hands to the decoder.
+    """What the encoder hands to the decoder. An architecture may add tensors of its own, with the batch first.
 
     Attributes:
         states: one vector per source token.
@@ -21,7 +23,11 @@ class Memory:
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> "Memory":
         """The memory of some of the sentences, in the given order."""
-        return Memory(self.states[sentences], None if self.mask is None else self.mask[sentences])
+        kept: dict[str, Any] = {}
+        for part in fields(self):
+            tensor = getattr(self, part.name)
+            kept[part.name] = None if tensor is None else tensor[sentences]
+        return type(self)(**kept)
 
 
 class State(ABC):
@@ -47,9 +53,16 @@ class State(ABC):
         """Finished sentences leave, with all their beams; the kept ones stay in the given order."""
 
 
+def beam_rows(sentences: Int[Tensor, " kept"], beam: int) -> Int[Tensor, " rows"]:
+    """The rows of some sentences, of which each has `beam` adjacent ones."""
+    return (sentences[:, None] * beam + torch.arange(beam, device=sentences.device)).flatten()
+
+
 @dataclass
 class AttentionRecord:
     """Attention weights of one pass, one tensor per layer, filled when handed to `encode` and `decode`.
+
+    An architecture fills what it has: recurrent and convolutional models attend to the source alone, with one head.
 
     Attributes:
         encoder: source to source, (batch, head, source, source).

@@ -1,22 +1,23 @@
 """The Transformer (Vaswani et al. 2017, figure 1): Encoder, Decoder and the two together."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from qkv.nn.cache import TransformerState
-from qkv.nn.embedding import Embedding, PositionKind, TokenEmbedding
+from qkv.nn.embedding import Embedding, PositionKind
 from qkv.nn.layers import Activation, DecoderLayer, EncoderLayer, NormPosition
+from qkv.nn.norm import NormKind, make_norm
+from qkv.nn.options import Tying, check_options, make_embeddings, make_output
 from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
 
-Tying = Literal["none", "target", "all"]
 _CHOICES = {
     "activation": get_args(Activation),
+    "norm": get_args(NormKind),
     "norm_position": get_args(NormPosition),
     "position": get_args(PositionKind),
-    "tie": get_args(Tying),
 }
 
 
@@ -36,12 +37,17 @@ class TransformerConfig:
         attention_dropout: on the attention weights.
         activation_dropout: inside the feed-forward layer.
         activation: relu, gelu or swiglu (gated).
+        norm: layer (the paper's), batch or none.
         norm_position: post (the paper's) or pre.
         final_norm: a norm after the last layer of each stack; by default only for pre-norm, which needs it.
+        residual: whether a sublayer's input is added to its output.
+        scale_scores: whether scores are divided by the square root of a head's width.
         position: sinusoidal, learned, rotary or none.
         max_length: number of learned positions.
         tie: which embeddings are one matrix: none; target (target and output); all (source too).
         bias: whether linear maps and norms have one (the output projection never has).
+        causal: whether a target position sees only those before it; without, training peeks at what it is to predict.
+        mask_padding: whether padding of the source is hidden from attention.
 
     Raises:
         ValueError: if values are impossible or do not fit together.
@@ -58,41 +64,29 @@ class TransformerConfig:
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     activation: Activation = "relu"
+    norm: NormKind = "layer"
     norm_position: NormPosition = "post"
     final_norm: bool | None = None
+    residual: bool = True
+    scale_scores: bool = True
     position: PositionKind = "sinusoidal"
     max_length: int = 1024
     tie: Tying = "all"
     bias: bool = True
+    causal: bool = True
+    mask_padding: bool = True
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "target_vocab_size",
-            "d_model",
-            "num_heads",
-            "d_ff",
-            "encoder_layers",
-            "decoder_layers",
-            "max_length",
-        ):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
-        for name in ("dropout", "attention_dropout", "activation_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        check_options(
+            self,
+            counts=("num_heads", "d_ff", "encoder_layers", "decoder_layers", "max_length"),
+            shares=("dropout", "attention_dropout", "activation_dropout"),
+            choices=_CHOICES,
+        )
         if self.d_model % self.num_heads != 0:
             raise ValueError(f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})")
         if self.position == "rotary" and (self.d_model // self.num_heads) % 2 != 0:
             raise ValueError(f"rotary positions need heads of even width, got {self.d_model // self.num_heads}")
-        if self.tie == "all" and self.target_vocab_size not in (None, self.vocab_size):
-            raise ValueError(
-                f"tie=all needs one vocabulary for both sides, but the source has {self.vocab_size} tokens "
-                f"and the target {self.target_vocab_size}; use a joint tokenizer, or tie=target"
-            )
 
     @property
     def longest(self) -> int | None:
@@ -148,15 +142,18 @@ def _layer_options(config: TransformerConfig) -> dict[str, Any]:
         "attention_dropout": config.attention_dropout,
         "activation_dropout": config.activation_dropout,
         "activation": config.activation,
+        "norm": config.norm,
         "norm_position": config.norm_position,
+        "residual": config.residual,
+        "scale_scores": config.scale_scores,
         "rotary": config.position == "rotary",
         "bias": config.bias,
     }
 
 
-def _final_norm(config: TransformerConfig) -> nn.LayerNorm | None:
+def _final_norm(config: TransformerConfig) -> nn.Module | None:
     wanted = config.norm_position == "pre" if config.final_norm is None else config.final_norm
-    return nn.LayerNorm(config.d_model, bias=config.bias) if wanted else None
+    return make_norm(config.norm, config.d_model, bias=config.bias) if wanted else None
 
 
 class Encoder(nn.Module):
@@ -184,7 +181,9 @@ class Decoder(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(**_layer_options(config)) for _ in range(config.decoder_layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(**_layer_options(config), causal=config.causal) for _ in range(config.decoder_layers)
+        )
         self.norm = _final_norm(config)
 
     def forward(
@@ -221,18 +220,12 @@ class Transformer(Seq2Seq):
         super().__init__()
         self.config = config
         self.longest = config.longest
-        target_vocab_size = config.target_vocab_size or config.vocab_size
-        source_tokens = TokenEmbedding(config.vocab_size, config.d_model)
-        target_tokens = source_tokens if config.tie == "all" else TokenEmbedding(target_vocab_size, config.d_model)
+        source_tokens, target_tokens = make_embeddings(config)
         self.source_embedding = Embedding(source_tokens, config.position, config.dropout, config.max_length)
         self.target_embedding = Embedding(target_tokens, config.position, config.dropout, config.max_length)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.output = nn.Linear(config.d_model, target_vocab_size, bias=False)
-        if config.tie == "none":
-            nn.init.normal_(self.output.weight, std=config.d_model**-0.5)
-        else:
-            self.output.weight = target_tokens.weight
+        self.output = make_output(config, target_tokens)
 
     def encode(
         self,
@@ -241,6 +234,8 @@ class Transformer(Seq2Seq):
         record: AttentionRecord | None = None,
     ) -> Memory:
         """See `Seq2Seq.encode`."""
+        if not self.config.mask_padding:
+            source_mask = None
         mask = None if source_mask is None else source_mask[:, None, :]
         states = self.encoder(self.source_embedding(source), mask, None if record is None else record.encoder)
         return Memory(states, source_mask)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from qkv.config import TrainingConfig
+from qkv.schema import TrainingConfig
 from qkv.training.checkpoint import weights_of
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from qkv.config import Config, FilesConfig, model_options, spelled_out
+from qkv.config import model_options, spelled_out
 from qkv.errors import UserError
 from qkv.files import new_directory, remove_directory, write_text
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run import Run
+from qkv.schema import Config, FilesConfig
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.text.encoded import EncodedCorpus, write_encoded
 from qkv.text.tokenizer import Tokenizers

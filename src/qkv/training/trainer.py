@@ -9,10 +9,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from qkv.config import Config, TrainingConfig, load_config
+from qkv.config import foreign_options, load_config
 from qkv.devices import autocast, keep_freed_memory, pick_device
 from qkv.files import point, write_text
 from qkv.run import Run
+from qkv.schema import Config, TrainingConfig
 from qkv.text.batches import Batch, collate, plan_batches
 from qkv.training.checkpoint import (
     TrainingState,
@@ -87,6 +88,10 @@ def _train(config: Config, began: float, *, resume: bool, progress: bool) -> Run
     trainer = Trainer(prepared, device, began=began, progress=progress)
     # Not earlier: overrides that do not fit the checkpoint must not spoil the run's configuration.
     write_text(prepared.run.config_path, prepared.config.to_yaml())
+    if foreign := foreign_options(config.model):
+        trainer.progress.say(
+            f"{config.model.architecture} has no such options, so they do nothing: {', '.join(foreign)}"
+        )
     trainer.run_to_the_end()
     return prepared.run
 

@@ -1,0 +1,229 @@
+"""What a recipe may say: every section, key, default and range."""
+
+import os
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+if TYPE_CHECKING:
+    from qkv.text.tokenizer import TokenizerSettings
+
+TokenKind = Literal["unigram", "bpe", "char", "word"]
+Normalization = Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
+MetricName = Literal["bleu", "chrf", "ter", "wer", "per", "cer", "exact_match"]
+
+
+def parse_duration(value: Any) -> Any:
+    """Seconds from "90s", "15m", "1h30m" or a number; anything else is left for the schema to refuse."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", value.strip())
+    if not match or not any(match.groups()):
+        raise ValueError(f'a duration is written like "90s", "15m" or "1h30m", not {value!r}')
+    hours, minutes, seconds = (int(group or 0) for group in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _path_as_files(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _number_as_column(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Column = Annotated[str, BeforeValidator(_number_as_column)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: Any) -> Any:
+        """A Path is its text; and true is not the number 1, as pydantic would have it."""
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
+
+
+class FilesConfig(Section):
+    """Pairs on disk: two aligned text files, or one TSV, JSONL or Parquet file."""
+
+    path: str | None = Field(None, description="one file with both sides; its suffix tells the format")
+    source: str | None = Field(None, description="a text file, one source sequence a line")
+    target: str | None = Field(None, description="a text file, one target sequence a line, aligned with the source")
+    format: Literal["tsv", "jsonl", "parquet"] | None = Field(None, description="if the suffix does not tell")
+    source_column: Column | None = Field(
+        None, description="TSV: a number, counted from 0 (0); JSONL, Parquet: a name (source)"
+    )
+    target_column: Column | None = Field(
+        None, description="TSV: a number, counted from 0 (1); JSONL, Parquet: a name (target)"
+    )
+
+
+Files = Annotated[FilesConfig, BeforeValidator(_path_as_files)]
+
+
+class DataConfig(Section):
+    """Where the pairs are."""
+
+    root: str = Field(".", description="directory that the paths below start from")
+    train: Files | None = Field(None, description="pairs to learn from: {source: FILE, target: FILE} or one FILE")
+    validation: Files | None = Field(None, description="pairs to watch progress, stop early and choose the best by")
+    test: Files | None = Field(None, description="pairs that `qkv evaluate` scores; never seen in training")
+    max_length: int = Field(256, ge=2, description="training pairs with more tokens than this on a side are dropped")
+
+
+class SideConfig(Section):
+    """What one side's tokenizer does differently; needs joint: false."""
+
+    kind: TokenKind | None = Field(None, description="see tokenizer.kind")
+    vocab_size: int | None = Field(None, ge=5, description="see tokenizer.vocab_size")
+    normalization: Normalization | None = Field(None, description="see tokenizer.normalization")
+    character_coverage: float | None = Field(None, gt=0, le=1, description="see tokenizer.character_coverage")
+
+
+class TokenizerConfig(Section):
+    """How text becomes tokens: SentencePiece, learnt from the training pairs."""
+
+    kind: TokenKind = Field("unigram", description="what a token is: a learnt piece of words, a character, a word")
+    vocab_size: int = Field(8000, ge=5, description="tokens at most, special ones included")
+    joint: bool = Field(True, description="one vocabulary for both sides")
+    sampling: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="subword sampling while training: BPE-dropout probability, or smoothing alpha of unigram (try 0.1)",
+    )
+    normalization: Normalization = Field("identity", description="Unicode normalisation (…_cf also folds case)")
+    character_coverage: float = Field(1.0, gt=0, le=1, description="share of characters kept; less drops rare ones")
+    source: SideConfig | None = Field(None, description="what the source side does differently (joint: false)")
+    target: SideConfig | None = Field(None, description="what the target side does differently (joint: false)")
+
+    def settings(self) -> "TokenizerSettings":
+        """What the tokenizers are learnt with.
+
+        Raises:
+            UserError: if values do not fit together.
+        """
+        from qkv.text.tokenizer import TokenizerSettings
+
+        said = self.model_dump()
+        for name, side in (("source", self.source), ("target", self.target)):
+            said[name] = side and side.model_dump(exclude_none=True)
+        return TokenizerSettings(**said)
+
+
+class ModelConfig(BaseModel):
+    """The architecture and its options; what is not said comes from the preset, and else from the defaults."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    architecture: str = Field("transformer", description="which family")
+    preset: str | None = Field(None, description="a named size; options that are given win over what it sets")
+
+
+class TrainingConfig(Section):
+    """How the weights are found."""
+
+    batch_tokens: int = Field(4096, ge=1, description="rows × longest sequence of a batch, at most")
+    accumulate: int = Field(1, ge=1, description="batches summed up before each step of the optimizer")
+    steps: int | None = Field(
+        None, ge=1, description="stop after so many steps; without epochs or a budget, null is 50,000"
+    )
+    epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training pairs")
+    budget: Duration | None = Field(
+        None,
+        gt=0,
+        description="wall-clock time (90s, 15m, 1h30m): the schedule fits itself and training ends within it",
+    )
+    optimizer: Literal["adamw", "adam"] = Field("adamw", description="AdamW decays weights apart from the gradient")
+    learning_rate: float = Field(1e-3, gt=0, description="at the end of warm-up (schedule: paper computes its own)")
+    betas: tuple[Share, Share] = Field((0.9, 0.98), description="Adam's averaging of the gradient and of its square")
+    eps: float = Field(1e-9, gt=0, description="Adam's guard against division by zero")
+    weight_decay: float = Field(0.0, ge=0, description="pull of every matrix towards zero")
+    schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = Field(
+        "inverse_sqrt",
+        description="how the learning rate falls after warm-up; paper: d_model^-0.5 · step^-0.5",
+    )
+    warmup_steps: int = Field(
+        1000, ge=0, description="steps over which the learning rate rises (a tenth of a budget at most)"
+    )
+    cooldown: Share | None = Field(
+        None,
+        description="last share of the run, over which it falls to zero; null: 0.3 under a budget, else none",
+    )
+    label_smoothing: Share = Field(0.1, description="probability spread over all tokens (Szegedy et al. 2016)")
+    clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null does not clip")
+    precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of matrix products while training")
+    ema: Share = Field(0.0, description="decay of an exponential average of the weights, used in their place; 0: off")
+    average_last: int = Field(
+        0,
+        ge=0,
+        description="at the end, average the last so many checkpoints and keep the result if it is better",
+    )
+    report_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
+
+
+class ValidationConfig(Section):
+    """How progress is judged."""
+
+    every: int | None = Field(None, ge=1, description="steps between validations; null: once an epoch")
+    metric: Literal["loss", MetricName] = Field("loss", description="what the best checkpoint is chosen by")
+    patience: int | None = Field(None, ge=1, description="validations without a better metric before training stops")
+    beam: int = Field(1, ge=1, description="beam for the metric; 1: greedy, which is quicker")
+    max_examples: int | None = Field(None, ge=1, description="decode only the first so many validation pairs")
+    samples: int = Field(2, ge=0, description="outputs shown at each validation")
+
+
+class CheckpointsConfig(Section):
+    """What is kept to resume from."""
+
+    every: int | None = Field(None, ge=1, description="steps between checkpoints; null: at each validation")
+    keep: int = Field(3, ge=1, description="newest checkpoints kept, beside the best (and those to be averaged)")
+
+
+class DecodingConfig(Section):
+    """How outputs are searched for, unless the command line says otherwise."""
+
+    beam: int = Field(5, ge=1, description="hypotheses carried along; 1: greedy")
+    length_penalty: float = Field(1.0, ge=0, description="score = log-probability / length^penalty")
+    max_length_ratio: float = Field(2.0, ge=0, description="longest output: ratio × source length + extra")
+    max_length_extra: int = Field(10, ge=0, description="see max_length_ratio")
+    batch_tokens: int = Field(8192, ge=1, description="source tokens × beam decoded together, at most")
+
+
+class EvaluationConfig(Section):
+    """How outputs are judged in the end."""
+
+    metrics: list[MetricName] = Field(["bleu", "chrf"], description="what `qkv evaluate` measures")
+
+
+class Config(Section):
+    """A whole recipe."""
+
+    run: str = Field("runs/default", description="directory that the run is written to")
+    seed: int = Field(1, ge=0, description="the same seed on the same machine gives the same run, bit for bit")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    validation: ValidationConfig = ValidationConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    decoding: DecodingConfig = DecodingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def to_yaml(self) -> str:
+        """The configuration with every default spelled out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
