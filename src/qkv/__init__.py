@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from qkv.comparison.compare import compare
     from qkv.errors import UserError
     from qkv.nn import Transformer, TransformerConfig, attention
     from qkv.training.trainer import train
@@ -14,6 +15,7 @@ _HOMES = {
     "Transformer": "qkv.nn",
     "TransformerConfig": "qkv.nn",
     "attention": "qkv.nn",
+    "compare": "qkv.comparison.compare",
     "train": "qkv.training.trainer",
     "load": "qkv.translator",
     "Translator": "qkv.translator",
@@ -27,6 +29,7 @@ __all__ = [
     "UserError",
     "__version__",
     "attention",
+    "compare",
     "load",
     "train",
 ]

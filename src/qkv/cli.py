@@ -75,7 +75,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse loses what comes after an option: train RECIPE --resume key=value.
-    if rest and options.verb is _train and not any(argument.startswith("-") for argument in rest):
+    if rest and options.verb in (_train, _compare) and not any(argument.startswith("-") for argument in rest):
         options.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -101,6 +101,22 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("recipe", help="a YAML recipe (recipes/reference.yaml documents every key), or a run to resume")
     added.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe: training.budget=15m")
     added.add_argument("--resume", action="store_true", help="go on with the run from its newest checkpoint")
+    added.add_argument("--quiet", action="store_true", help="show nothing while training")
+
+    added = verb("compare", _compare, "train variants of a recipe alike, measure them, and write a report")
+    added.add_argument("recipe", help="a YAML recipe")
+    added.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe, for all variants")
+    added.add_argument(
+        "--vary",
+        action="append",
+        required=True,
+        metavar="KEY=A,B",
+        help="a key of the recipe and its values; given again, every combination is trained",
+    )
+    added.add_argument("--budget", metavar="TIME", help="of each training: 90s, 10m, 1h; as the recipe by default")
+    added.add_argument("--output", metavar="DIR", help="runs and report; runs/compare-RECIPE by default")
+    added.add_argument("--metrics", metavar="A,B", help="in place of the recipe's evaluation.metrics")
+    added.add_argument("--beam", type=_positive, metavar="N", help="beam width; the recipe's by default")
     added.add_argument("--quiet", action="store_true", help="show nothing while training")
 
     added = verb("translate", _translate, "translate lines with a trained model")
@@ -167,6 +183,26 @@ def _train(options: argparse.Namespace) -> None:
     start(options.recipe, options.overrides, progress=not options.quiet)
 
 
+def _compare(options: argparse.Namespace) -> None:
+    from qkv.comparison.compare import compare
+    from qkv.comparison.variants import read_vary
+
+    comparison = compare(
+        options.recipe,
+        read_vary(options.vary),
+        budget=options.budget,
+        output=options.output,
+        overrides=options.overrides,
+        metrics=_names(options.metrics),
+        beam=options.beam,
+        progress=not options.quiet,
+    )
+    print(comparison.to_markdown())
+    print(f"The report is {comparison.output}/compare.html")
+    if not comparison.measured:
+        raise UserError(f"no variant could be trained: {comparison.rows[0].failure}")
+
+
 def _translate(options: argparse.Namespace) -> None:
     if options.input is None and options.output is None and _is_terminal(sys.stdin, sys.stdout):
         _converse(_translator(options), options)
@@ -224,7 +260,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     result = evaluate(
         _translator(options),
         files or pair_files(config, "test"),
-        options.metrics.replace(",", " ").split() if options.metrics else config.evaluation.metrics,
+        _names(options.metrics) or config.evaluation.metrics,
         beam=options.beam,
         length_penalty=options.length_penalty,
         progress=_is_terminal(sys.stderr),
@@ -320,6 +356,11 @@ def _pairs_of_input() -> "Iterator[Pair]":
         if len(columns) < 2:
             raise UserError(f"standard input:{number}: no tab; write source TAB target")
         yield Pair(*columns[:2])
+
+
+def _names(text: str | None) -> list[str]:
+    """Names between commas or spaces."""
+    return (text or "").replace(",", " ").split()
 
 
 def _is_terminal(*streams: Any) -> bool:

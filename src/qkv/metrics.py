@@ -26,7 +26,7 @@ from qkv.text.corpus import group_references
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric as SacreMetric
 
-BY_SOURCE = ("wer", "per", "cer", "exact_match")
+BY_SOURCE = ("wer", "per", "cer", "residues", "exact_match")
 """Metrics for which several pairs of one source are alternatives."""
 
 Metric = Callable[[list[str], list[list[str]]], "Score"]
@@ -167,6 +167,34 @@ def character_error_rate(hypotheses: list[str], references: list[list[str]]) -> 
     return _score("cer", _edit_rate(hypotheses, references))
 
 
+def exact_residues(hypotheses: list[str], references: list[list[str]]) -> Score:
+    """The share of characters, residues of a protein say, that are right where they stand, over the corpus.
+
+    The third character is held against the third and no other, so one that is left out makes all after it wrong
+    (unless they repeat); `character_error_rate` counts it once. Characters that one side lacks are wrong. Each
+    hypothesis is held against the reference with the fewest wrong characters.
+
+    Raises:
+        UserError: all hypotheses and references are empty.
+    """
+    _check(hypotheses, references)
+    wrong = length = 0
+    for hypothesis, own in zip(hypotheses, references, strict=True):
+        # Of references equally close the longest counts, so that their order does not matter.
+        misses, minus_length = min(_misplaced(hypothesis, reference) for reference in own)
+        wrong += misses
+        length -= minus_length
+    if length == 0:
+        raise UserError("all outputs and references are empty, so no share of them is right: check the data")
+    return _score("residues", 100 * (1 - wrong / length))
+
+
+def _misplaced(hypothesis: str, reference: str) -> tuple[int, int]:
+    """How many positions of the longer string are wrong, and minus its length."""
+    length = max(len(hypothesis), len(reference))
+    return length - sum(a == b for a, b in zip(hypothesis, reference, strict=False)), -length
+
+
 METRICS: dict[str, tuple[Metric, bool]] = {
     "bleu": (corpus_bleu, True),
     "chrf": (corpus_chrf, True),
@@ -174,6 +202,7 @@ METRICS: dict[str, tuple[Metric, bool]] = {
     "wer": (word_error_rate, False),
     "per": (phone_error_rate, False),
     "cer": (character_error_rate, False),
+    "residues": (exact_residues, True),
     "exact_match": (exact_match, True),
 }
 """The metrics by the name that recipes use: the function, and whether higher is better."""

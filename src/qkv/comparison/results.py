@@ -1,0 +1,244 @@
+"""What a comparison has found, as plain data: what is measured of each variant, and under which conditions."""
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from qkv.files import write_text
+from qkv.metrics import Score
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where and with what something was measured."""
+
+    qkv: str
+    torch: str
+    python: str
+    hardware: str
+    device: str
+    cores: int
+    threads: int
+
+    @classmethod
+    def here(cls, device: str) -> "Environment":
+        """This machine, with torch's present number of threads."""
+        import torch
+
+        from qkv import __version__
+
+        return cls(
+            qkv=__version__,
+            torch=torch.__version__,
+            python=platform.python_version(),
+            hardware=torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+            device=device,
+            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            threads=torch.get_num_threads(),
+        )
+
+
+@dataclass(frozen=True)
+class TrainingPoint:
+    """A report of training: nats per target token, without smoothing, since the report before."""
+
+    step: int
+    seconds: float
+    target_tokens: int
+    nll: float
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    """A look at the validation pairs: nats per target token, and the recipe's metric if that is not the loss."""
+
+    step: int
+    seconds: float
+    target_tokens: int
+    loss: float
+    metric: float | None
+
+
+@dataclass(frozen=True)
+class LengthTime:
+    """Times on made-up sequences of one length.
+
+    Attributes:
+        length: tokens of each source and each target.
+        training_seconds: of one forward and backward pass.
+        decoding_seconds: of one step of decoding, divided by its rows.
+    """
+
+    length: int
+    training_seconds: float
+    decoding_seconds: float
+
+
+@dataclass(frozen=True)
+class LengthBucket:
+    """The pairs whose sources have from `low` to `high` words or characters, and what the metric says of them."""
+
+    low: int
+    high: int
+    pairs: int
+    value: float
+
+
+@dataclass(frozen=True)
+class DecodingSpeed:
+    """How fast some sources are decoded; tokens are those of the outputs, without end of sentence."""
+
+    sources: int
+    beam: int
+    seconds: float
+    sentences_per_second: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A source, its first reference and what the model made of it."""
+
+    source: str
+    reference: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that is measured of one trained variant.
+
+    Attributes:
+        architecture: its name.
+        parameters: learnt numbers, shared ones counted once.
+        steps: of the optimizer.
+        target_tokens: learnt from, repetitions included.
+        minutes: wall-clock time of training, validations included.
+        tokens_per_second: target tokens; median over the reports of training; None if there were no reports.
+        training: the learning curve.
+        validation: the same on the validation pairs.
+        validation_metric: `loss`, or the metric in `validation`.
+        pairs_name: `test` or `validation`: what the scores are of.
+        pairs: how many there are.
+        beam: with which they were decoded.
+        scores: in the order of the recipe's metrics.
+        length_unit: `words` or `characters`.
+        by_length: the first metric by the length of the source.
+        decoding: its speed.
+        times: against sequence length.
+        examples: a few outputs.
+        environment: where this was measured.
+        date: when.
+    """
+
+    architecture: str
+    parameters: int
+    steps: int
+    target_tokens: int
+    minutes: float
+    tokens_per_second: float | None
+    training: list[TrainingPoint]
+    validation: list[ValidationPoint]
+    validation_metric: str
+    pairs_name: str
+    pairs: int
+    beam: int
+    scores: list[Score]
+    length_unit: str
+    by_length: list[LengthBucket]
+    decoding: DecodingSpeed
+    times: list[LengthTime]
+    examples: list[Example]
+    environment: Environment
+    date: str
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_text(path, json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Measurement | None":
+        """Read what `save` wrote; None if it is not there, damaged or of another version."""
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant: what was measured, or why it could not be trained.
+
+    Attributes:
+        name: of its run below the comparison's directory.
+        values: what was chosen for the keys that are varied.
+        measurement: None if it failed.
+        failure: what went wrong.
+    """
+
+    name: str
+    values: dict[str, str]
+    measurement: Measurement | None = None
+    failure: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The values alone where one key is varied: `lstm` rather than `architecture=lstm`."""
+        return next(iter(self.values.values())) if len(self.values) == 1 else self.name
+
+
+@dataclass(frozen=True)
+class Results:
+    """Variants of one recipe, side by side.
+
+    Attributes:
+        recipe: the file's name, or what stands in for it.
+        output: the directory that everything lies in.
+        command: which makes, or goes on with, this comparison; None if it was not made from a file.
+        date: when it was last brought up to date.
+        environment: where that was.
+        vary: the keys that are varied, with their values.
+        rows: the variants that have been looked at so far.
+        config: what all of them share, every default spelled out.
+    """
+
+    recipe: str
+    output: str
+    command: str | None
+    date: str
+    environment: Environment
+    vary: dict[str, list[str]]
+    rows: list[Row]
+    config: Mapping[str, Any]
+
+    @property
+    def measured(self) -> list[tuple[Row, Measurement]]:
+        """The variants that did not fail."""
+        return [(row, row.measurement) for row in self.rows if row.measurement is not None]
+
+    def to_json(self) -> str:
+        """Everything, for machines."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n"
+
+
+def now() -> str:
+    """The date and time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

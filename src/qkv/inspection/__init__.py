@@ -1,0 +1,1 @@
+"""Floor 3: looking inside models and trainings, and showing what is there."""

@@ -1,0 +1,161 @@
+"""Line charts as SVG for a page of one's own: they follow its colours, light or dark, and ask for nothing else.
+
+Colours are those of Okabe and Ito (2008), which the colour-blind can tell apart; lines differ in dashes and markers,
+too. A page may set `--series-1` … `--series-8` to other colours; text and axes take its text colour.
+"""
+
+import hashlib
+import html
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#b8a900")
+DARK_COLORS = ("#4ca6e0", "#f08a3c", "#2fc99b", "#e39cc4", "#8fd0f5", "#f2b93b", "#b5b5b5", "#f0e442")
+
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_MOST_POINTS = 200
+_FEW_POINTS = 30
+_INK = "#010203"  # stands for the page's text colour until the drawing is done
+_FAINT = "#030201"  # the grid
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart."""
+
+    label: str
+    x: Sequence[int | float]
+    y: Sequence[int | float]
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    description: str,
+    x_ticks: Sequence[tuple[int | float, str]] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> str:
+    """A chart as an `<svg>` element to be put into HTML as it is.
+
+    Args:
+        series: lines, up to eight of which differ in colour and marker.
+        title: short; also the element's name for those who do not see it.
+        x_label: with its unit.
+        y_label: with its unit.
+        description: in words, what the chart shows.
+        x_ticks: places and texts, if not numbers chosen by matplotlib.
+        log_x: a logarithmic axis (to base 2).
+        log_y: a logarithmic axis.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    salt = "c" + hashlib.sha256(repr((title, x_label, y_label, series)).encode("utf-8")).hexdigest()[:10]
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "axes.unicode_minus": True}):
+        figure = Figure(figsize=(4.8, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        figure.patch.set_visible(False)
+        axes.patch.set_visible(False)
+        for number, line in enumerate(series):
+            _draw(axes, number, line)
+        axes.set_title(title, color=_INK, fontsize="medium", loc="left", parse_math=False)
+        axes.set_xlabel(x_label, color=_INK, parse_math=False)
+        axes.set_ylabel(y_label, color=_INK, parse_math=False)
+        _scale(axes, x_ticks, log_x=log_x, log_y=log_y)
+        axes.tick_params(colors=_INK, which="both")
+        axes.grid(color=_FAINT, linewidth=0.5)
+        for name, spine in axes.spines.items():
+            spine.set_visible(name in ("left", "bottom"))
+            spine.set_color(_INK)
+        legend = figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=_INK)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        written = io.StringIO()
+        with warnings.catch_warnings():
+            # The reader's fonts draw the text, so it is no matter what matplotlib's lack.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})
+    return _for_html(written.getvalue(), salt, title, description)
+
+
+def thinned(series: Series) -> Series:
+    """At most 200 points, evenly chosen, the last one among them."""
+    every = max(1, -(-len(series.x) // _MOST_POINTS))
+    last = len(series.x) - 1
+    kept = [i for i in range(len(series.x)) if (last - i) % every == 0]
+    return Series(series.label, [series.x[i] for i in kept], [series.y[i] for i in kept])
+
+
+def style_sheet() -> str:
+    """CSS that gives the lines their colours on a dark page; on a light one they have them without."""
+    variables = " ".join(f"--series-{number}: {color};" for number, color in enumerate(DARK_COLORS, start=1))
+    return f"@media (prefers-color-scheme: dark) {{ :root {{ {variables} }} }}"
+
+
+def _draw(axes: "Axes", number: int, line: Series) -> None:
+    line = thinned(line)
+    few = len(line.x) <= _FEW_POINTS
+    axes.plot(
+        line.x,
+        line.y,
+        # A label that begins with "_" would not be shown.
+        label=line.label.lstrip("_") or "–",
+        color=COLORS[number % len(COLORS)],
+        linestyle=_DASHES[number % len(_DASHES)],
+        linewidth=1.6,
+        marker=_MARKERS[number % len(_MARKERS)],
+        markersize=4,
+        markevery=1 if few else max(1, len(line.x) // 8),
+    )
+
+
+def _scale(axes: "Axes", x_ticks: Sequence[tuple[int | float, str]] | None, *, log_x: bool, log_y: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    if log_x:
+        axes.set_xscale("log", base=2)
+    if log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if x_ticks is not None:
+        axes.set_xticks([place for place, _ in x_ticks], [text for _, text in x_ticks])
+    axes.minorticks_off()
+
+
+def _for_html(svg: str, salt: str, title: str, description: str) -> str:
+    """The drawing without what only a file of its own needs, with a text alternative and the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = svg.replace("xlink:href=", "href=")
+    svg = re.sub(r"font-family: [^;]*; ", "", svg)
+    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
+    names = {name for pair in used for name in pair if name}
+    # Names are the page's, not the drawing's: those that are needed are made unique, the others go.
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{salt}-{found[1]}"' if found[1] in names else "", svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{salt}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{salt}-\1)", svg)
+    for number, color in enumerate(COLORS, start=1):
+        svg = svg.replace(color, f"var(--series-{number}, {color})")
+    svg = svg.replace(_INK, "currentColor").replace(_FAINT, "var(--grid, #8884)")
+    box = re.search(r'viewBox="([^"]+)"', svg)
+    assert box is not None, "matplotlib writes a viewBox"
+    head = (
+        f'<svg class="chart" viewBox="{box[1]}" role="img" aria-labelledby="{salt}-title {salt}-text" '
+        'stroke-linejoin="round" stroke-linecap="butt">'
+        f'<title id="{salt}-title">{html.escape(title)}</title><desc id="{salt}-text">{html.escape(description)}</desc>'
+    )
+    return head + svg[svg.index(">") + 1 :].strip()
