@@ -21,7 +21,7 @@ from qkv.nn.options import Tying, check_options, make_embeddings, make_output
 from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State, beam_rows
 
 AddedPosition = Literal["sinusoidal", "learned", "none"]
-_HALF = math.sqrt(0.5)  # keeps the variance of a sum of two at that of one (section 3.5)
+_HALF = math.sqrt(0.5)  # keeps the variance of a sum of two at that of one (section 3.4)
 
 
 @dataclass(frozen=True)
