@@ -17,6 +17,7 @@ from qkv.metrics import (
     corpus_chrf,
     corpus_ter,
     exact_match,
+    exact_residues,
     phone_error_rate,
     word_error_rate,
 )
@@ -125,6 +126,39 @@ def test_cer_counts_characters_and_spaces():
     # "kitten" → "sitting": the textbook's 3 edits of 7.
     assert character_error_rate(["kitten"], [["sitting"]]).value == pytest.approx(100 * 3 / 7)
     assert character_error_rate(["ab"], [["a b"]]).value == pytest.approx(100 / 3)
+
+
+def test_residues_count_where_they_stand():
+    # Of MAKV* one replaced, one left out, one added at the end; and all right: 1, 4, 1 of 6 and 0 of 5 are wrong.
+    score = exact_residues(["MGKV*", "MKV*", "MAKV*G", "MAKV*"], [["MAKV*"]] * 4)
+    assert score.value == pytest.approx(100 * (1 - (1 + 4 + 1 + 0) / (5 + 5 + 6 + 5)))
+    assert score.higher_is_better
+    assert score.signature is None
+
+
+def test_residues_of_an_empty_output_are_all_wrong():
+    assert exact_residues(["", "MA"], [["MA"], ["MA"]]).value == 50
+    assert exact_residues(["M"], [[""]]).value == 0
+
+
+def test_residues_are_held_against_the_closest_reference_in_any_order():
+    assert exact_residues(["MAK"], [["GGG", "MAV"]]).value == pytest.approx(100 * 2 / 3)
+    # One is wrong against "MAKV" and against "MAG": the longer counts.
+    assert exact_residues(["MAK"], [["MAKV", "MAG"]]).value == pytest.approx(100 * 3 / 4)
+    assert exact_residues(["MAK"], [["MAG", "MAKV"]]).value == pytest.approx(100 * 3 / 4)
+
+
+def test_residues_need_something_to_count():
+    with pytest.raises(UserError, match="all outputs and references are empty"):
+        exact_residues(["", ""], [[""], [""]])
+
+
+@given(corpora)
+def test_all_residues_are_right_when_all_outputs_are(corpus):
+    hypotheses, references = [said for said, _ in corpus], [own for _, own in corpus]
+    scores = compute(["residues", "exact_match", "cer"], hypotheses, references)
+    assert (scores["residues"].value == 100) == (scores["exact_match"].value == 100) == (scores["cer"].value == 0)
+    assert 0 <= scores["residues"].value <= 100
 
 
 def test_exact_match_is_to_the_character_against_any_reference():

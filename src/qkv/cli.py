@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     added = verb("evaluate", _evaluate, "translate test pairs and print the scores")
     _add_run(added)
     _add_pairs(added, "the recipe's data.test by default")
-    added.add_argument("--metrics", metavar="A,B", help="bleu, chrf, ter, wer, per, cer, exact_match")
+    added.add_argument("--metrics", metavar="A,B", help="bleu, chrf, ter, wer, per, cer, residues, exact_match")
     added.add_argument("--output", metavar="FILE", help="also write the outputs there, one a line")
     added.add_argument("--json", action="store_true", help="print scores and signatures as JSON")
     _add_search(added)

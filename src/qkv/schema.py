@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 TokenKind = Literal["unigram", "bpe", "char", "word"]
 Normalization = Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
-MetricName = Literal["bleu", "chrf", "ter", "wer", "per", "cer", "exact_match"]
+MetricName = Literal["bleu", "chrf", "ter", "wer", "per", "cer", "residues", "exact_match"]
 
 
 def parse_duration(value: Any) -> Any:
