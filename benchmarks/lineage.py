@@ -1,7 +1,7 @@
 """From a comparison of architectures, the numbers of the lineage: quality on all and on long sources, and speed.
 
     qkv compare recipes/lineage/multi30k.yaml --vary model.architecture=gru,gru-attention,convolutional,transformer
-    python benchmarks/lineage.py runs/compare-multi30k [--threads 1]
+    python benchmarks/lineage.py runs/compare-multi30k [--threads 2]
 
 Scores come from the comparison's runs. Training speed is measured anew: all architectures learn from the same batches
 in turn, three rounds of it, so that whatever else the machine does falls on each alike; the median is kept. Writes
@@ -37,10 +37,9 @@ BATCHES, ROUNDS = 12, 3
 def main() -> None:
     """Score and time every run of the comparison."""
     options = _options()
-    torch.set_num_threads(options.threads)
     rows = json.loads((options.comparison / "comparison.json").read_text("utf-8"))["rows"]
     runs = {row["measurement"]["architecture"]: Run.open(options.comparison / row["name"]) for row in rows}
-    speeds = training_speeds(runs)
+    alone, speeds = training_speeds(runs, threads=1), training_speeds(runs, options.threads)
     result = {}
     for row in rows:
         found = row["measurement"]
@@ -54,10 +53,11 @@ def main() -> None:
             "minutes": round(found["minutes"], 1),
             "target_tokens": found["target_tokens"],
             "target_tokens_per_second": round(speeds[architecture]),
+            "threads": options.threads,
+            "target_tokens_per_second_one_thread": round(alone[architecture]),
             "target_tokens_per_second_while_training": round(found["tokens_per_second"]),
             "decoding_sentences_per_second": round(found["decoding"]["sentences_per_second"], 1),
             "beam": found["beam"],
-            "threads": options.threads,
         }
     text = json.dumps(result, indent=1)
     print(text)
@@ -78,8 +78,9 @@ def bleu_by_length(run: Run, beam: int) -> dict[str, float | int]:
     }
 
 
-def training_speeds(runs: dict[str, Run]) -> dict[str, float]:
+def training_speeds(runs: dict[str, Run], threads: int) -> dict[str, float]:
     """Real target tokens a second of whole steps, optimizer included: the median over the rounds."""
+    torch.set_num_threads(threads)
     config = next(iter(runs.values())).config
     first = next(iter(runs.values()))
     corpus, tokenizers = EncodedCorpus.open(first.encoded_path("train")), first.tokenizers()
@@ -113,7 +114,7 @@ def learn(model: Seq2Seq, optimization: Optimization, batches: list[Batch], labe
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", type=Path, help="the directory of `qkv compare`")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="beside one alone")
     return parser.parse_args()
 
 
