@@ -153,3 +153,15 @@ def test_a_damaged_measurement_is_none(content, tmp_path):
     if content is not None:
         (tmp_path / "m.json").write_text(content)
     assert Measurement.load(tmp_path / "m.json") is None
+
+
+def test_the_encoders_time_is_not_in_that_of_decoding(model, monkeypatch):
+    encode, calls = model.encode, []
+
+    def counted(*arguments, **named):
+        calls.append(model.training)
+        return encode(*arguments, **named)
+
+    monkeypatch.setattr(model, "encode", counted)
+    times_by_length(model, 20, 30, lengths=(4, 8))
+    assert calls.count(False) == 2, "once for each length, not at every repetition"

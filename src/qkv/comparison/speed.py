@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from qkv.comparison.results import DecodingSpeed, LengthTime
-from qkv.nn.seq2seq import Seq2Seq
+from qkv.nn.seq2seq import Memory, Seq2Seq
 from qkv.text.batches import Batch
 from qkv.training.loss import batch_loss
 from qkv.translator import Translator
@@ -61,7 +61,8 @@ def times_by_length(
         batch = Batch(tokens(rows, length, source_vocab), None, targets, targets, None, rows * length)
         training = _median_seconds(lambda: _learn(model.train(), batch, autocast), device)  # noqa: B023
         source, target = (tokens(DECODED_ROWS, length, vocab) for vocab in (source_vocab, target_vocab))
-        decoding = _median_seconds(lambda: _decode(model.eval(), source, target), device)  # noqa: B023
+        memory = _encode(model.eval(), source)
+        decoding = _median_seconds(lambda: _decode(model, memory, target), device)  # noqa: B023
         found.append(LengthTime(length, training, decoding / (DECODED_ROWS * length)))
     model.train(was_training)
     model.zero_grad(set_to_none=True)
@@ -90,9 +91,13 @@ def _learn(model: Seq2Seq, batch: Batch, autocast: Callable[[], AbstractContextM
 
 
 @torch.inference_mode()
-def _decode(model: Seq2Seq, source: torch.Tensor, target: torch.Tensor) -> None:
+def _encode(model: Seq2Seq, source: torch.Tensor) -> Memory:
+    return model.encode(source)
+
+
+@torch.inference_mode()
+def _decode(model: Seq2Seq, memory: Memory, target: torch.Tensor) -> None:
     """Decode the given target token by token, as a greedy search would if it found these tokens."""
-    memory = model.encode(source)
     state = model.start(memory)
     for position in range(target.shape[1]):
         hidden = model.decode(target[:, position : position + 1], memory, state)

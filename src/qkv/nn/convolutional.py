@@ -18,7 +18,7 @@ from qkv.nn.attention import attention
 from qkv.nn.dropout import Dropout
 from qkv.nn.embedding import Embedding
 from qkv.nn.options import Tying, check_options, make_embeddings, make_output
-from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State, beam_rows
+from qkv.nn.seq2seq import AttentionRecord, CountingState, Memory, Seq2Seq, State
 
 AddedPosition = Literal["sinusoidal", "learned", "none"]
 _HALF = math.sqrt(0.5)  # keeps the variance of a sum of two at that of one (section 3.4)
@@ -89,30 +89,17 @@ class ConvolutionalMemory(Memory):
     values: Float[Tensor, "batch source d_model"] = field(kw_only=True)
 
 
-class ConvolutionalState(State):
+class ConvolutionalState(CountingState):
     """Per decoder layer the last kernel_size − 1 inputs, which the next token's window still covers."""
 
     def __init__(self, windows: list[Tensor], sentences: int):
+        super().__init__(sentences)
         self.windows: list[Float[Tensor, "rows past d_model"]] = windows
-        self._length, self._sentences = 0, sentences
-
-    @property
-    def length(self) -> int:
-        """See `State.length`."""
-        return self._length
-
-    @length.setter
-    def length(self, length: int) -> None:
-        self._length = length
 
     def reorder(self, rows: Int[Tensor, " rows"]) -> None:
         """See `State.reorder`."""
+        self.rows = len(rows)
         self.windows = [window.index_select(0, rows) for window in self.windows]
-
-    def keep(self, sentences: Int[Tensor, " kept"]) -> None:
-        """See `State.keep`."""
-        self.reorder(beam_rows(sentences, beam=self.windows[0].shape[0] // self._sentences))
-        self._sentences = len(sentences)
 
 
 class GatedConvolution(nn.Module):
@@ -268,5 +255,5 @@ class ConvolutionalSeq2Seq(Seq2Seq):
                 convolutional.windows[index],
                 None if record is None else record.cross,
             )
-        convolutional.length += target.shape[1]
+        convolutional.advance(target.shape[1])
         return self.dropout(self.hidden(x))

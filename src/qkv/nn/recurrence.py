@@ -15,6 +15,11 @@ Hidden = tuple[Float[Tensor, "layer rows d_state"], ...]
 _KERNELS: dict[Cell, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
+def state_parts(cell: Cell) -> int:
+    """Number of tensors in a cell's state."""
+    return 2 if cell == "lstm" else 1
+
+
 class Recurrence(nn.Module):
     """Layers of recurrent cells: each state is made of the one before it and of the input, so time is serial.
 
@@ -41,7 +46,7 @@ class Recurrence(nn.Module):
         bidirectional: bool = False,
     ):
         super().__init__()
-        self.cell, self.d_state, self.layers = cell, d_state, layers
+        self.d_state, self.parts = d_state, state_parts(cell)
         self.kernel = _KERNELS[cell](
             d_input,
             d_state,
@@ -52,11 +57,6 @@ class Recurrence(nn.Module):
         )
         if cell == "lstm":
             self._open_forget_gates()
-
-    @property
-    def parts(self) -> int:
-        """Number of tensors in its state."""
-        return 2 if self.cell == "lstm" else 1
 
     def forward(
         self,

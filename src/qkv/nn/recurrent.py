@@ -162,5 +162,5 @@ class RecurrentSeq2Seq(Seq2Seq):
             recurrent_state,
             None if record is None else record.cross,
         )
-        recurrent_state.length += target.shape[1]
+        recurrent_state.advance(target.shape[1])
         return hidden

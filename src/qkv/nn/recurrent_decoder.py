@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from qkv.nn.alignment import AlignmentKind, make_alignment
 from qkv.nn.dropout import Dropout
-from qkv.nn.recurrence import Cell, Hidden, Recurrence
-from qkv.nn.seq2seq import Memory, State, beam_rows
+from qkv.nn.recurrence import Cell, Hidden, Recurrence, state_parts
+from qkv.nn.seq2seq import CountingState, Memory
 
 
 @dataclass
@@ -25,7 +25,7 @@ class RecurrentMemory(Memory):
     summary: Float[Tensor, "batch d_model"] = field(kw_only=True)
 
 
-class RecurrentState(State):
+class RecurrentState(CountingState):
     """A decoder's hidden state, whose size does not grow with what was decoded.
 
     Attributes:
@@ -40,28 +40,19 @@ class RecurrentState(State):
         key: Float[Tensor, "batch source d_model"] | None = None,
         fed: Float[Tensor, "rows 1 d_model"] | None = None,
     ):
+        super().__init__(sentences=hidden[0].shape[1])
         self.hidden, self.key, self.fed = hidden, key, fed
-        self._length, self._sentences = 0, hidden[0].shape[1]
-
-    @property
-    def length(self) -> int:
-        """See `State.length`."""
-        return self._length
-
-    @length.setter
-    def length(self, length: int) -> None:
-        self._length = length
 
     def reorder(self, rows: Int[Tensor, " rows"]) -> None:
         """See `State.reorder`."""
+        self.rows = len(rows)
         self.hidden = tuple(part.index_select(1, rows) for part in self.hidden)
         if self.fed is not None:
             self.fed = self.fed.index_select(0, rows)
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> None:
         """See `State.keep`."""
-        self.reorder(beam_rows(sentences, beam=self.hidden[0].shape[1] // self._sentences))
-        self._sentences = len(sentences)
+        super().keep(sentences)
         if self.key is not None:
             self.key = self.key.index_select(0, sentences)
 
@@ -78,7 +69,7 @@ class RecurrentDecoder(nn.Module, ABC):
 
     def __init__(self, cell: Cell, d_model: int, layers: int, *, dropout: float = 0.0):
         super().__init__()
-        self.layers, self.parts = layers, 2 if cell == "lstm" else 1
+        self.layers, self.parts = layers, state_parts(cell)
         self.bridge = nn.Linear(d_model, self.parts * layers * d_model)
         self.combine = nn.Linear(2 * d_model, d_model)
         self.dropout = Dropout(dropout)

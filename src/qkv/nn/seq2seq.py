@@ -53,6 +53,32 @@ class State(ABC):
         """Finished sentences leave, with all their beams; the kept ones stay in the given order."""
 
 
+class CountingState(State):
+    """A state that counts its own tokens and sentences; an architecture adds what it remembers, and `reorder`.
+
+    Attributes:
+        rows: how many there are now, which is batch × beam.
+    """
+
+    def __init__(self, sentences: int):
+        self.rows = self._sentences = sentences
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """See `State.length`."""
+        return self._length
+
+    def advance(self, tokens: int) -> None:
+        """So many more tokens have been decoded."""
+        self._length += tokens
+
+    def keep(self, sentences: Int[Tensor, " kept"]) -> None:
+        """See `State.keep`."""
+        self.reorder(beam_rows(sentences, beam=self.rows // self._sentences))
+        self._sentences = len(sentences)
+
+
 def beam_rows(sentences: Int[Tensor, " kept"], beam: int) -> Int[Tensor, " rows"]:
     """The rows of some sentences, of which each has `beam` adjacent ones."""
     return (sentences[:, None] * beam + torch.arange(beam, device=sentences.device)).flatten()
