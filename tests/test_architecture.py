@@ -29,6 +29,7 @@ FLOORS = {
     "decoding": 2,
     "translator": 3,
     "evaluation": 3,
+    "experiment": 3,
     "comparison": 3,
     "description": 3,
     "reference": 3,
@@ -36,6 +37,9 @@ FLOORS = {
     "interchange": 3,
     "serving": 3,
     "cli": 4,
+    "cli_inspection": 4,
+    "cli_report": 4,
+    "cli_shared": 4,
     "__main__": 4,
 }
 # What these parts may know of qkv, beside themselves.

@@ -7,8 +7,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from qkv.comparison.compare import compare
     from qkv.errors import UserError
+    from qkv.experiment import train
+    from qkv.inspection.attention_maps import Inspection, inspect
     from qkv.nn import Transformer, TransformerConfig, attention
-    from qkv.training.trainer import train
     from qkv.translator import Translator, load
 
 _HOMES = {
@@ -16,13 +17,16 @@ _HOMES = {
     "TransformerConfig": "qkv.nn",
     "attention": "qkv.nn",
     "compare": "qkv.comparison.compare",
-    "train": "qkv.training.trainer",
+    "Inspection": "qkv.inspection.attention_maps",
+    "inspect": "qkv.inspection.attention_maps",
+    "train": "qkv.experiment",
     "load": "qkv.translator",
     "Translator": "qkv.translator",
     "UserError": "qkv.errors",
 }
 
 __all__ = [
+    "Inspection",
     "Transformer",
     "TransformerConfig",
     "Translator",
@@ -30,6 +34,7 @@ __all__ = [
     "__version__",
     "attention",
     "compare",
+    "inspect",
     "load",
     "train",
 ]

@@ -4,16 +4,29 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from qkv import __version__
+from qkv import __version__, cli_inspection, cli_report
+from qkv.cli_shared import (
+    add_pairs,
+    add_run,
+    add_search,
+    files_of_pairs,
+    is_terminal,
+    names,
+    one_line,
+    positive,
+    print_lines,
+    translator_of,
+    write_file,
+)
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
-    from qkv.text.corpus import Pair, PairFiles
+    from qkv.text.corpus import Pair
     from qkv.translator import Translator
 
 Item = TypeVar("Item")
@@ -116,68 +129,47 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--budget", metavar="TIME", help="of each training: 90s, 10m, 1h; as the recipe by default")
     added.add_argument("--output", metavar="DIR", help="runs and report; runs/compare-RECIPE by default")
     added.add_argument("--metrics", metavar="A,B", help="in place of the recipe's evaluation.metrics")
-    added.add_argument("--beam", type=_positive, metavar="N", help="beam width; the recipe's by default")
+    added.add_argument("--beam", type=positive, metavar="N", help="beam width; the recipe's by default")
     added.add_argument("--quiet", action="store_true", help="show nothing while training")
 
     added = verb("translate", _translate, "translate lines with a trained model")
-    _add_run(added)
+    add_run(added)
     added.add_argument("--input", metavar="FILE", help="one source a line; standard input by default")
     added.add_argument("--output", metavar="FILE", help="standard output by default")
-    added.add_argument("--n-best", type=_positive, metavar="N", help="print N outputs: line number, score, text")
-    _add_search(added)
+    added.add_argument("--n-best", type=positive, metavar="N", help="print N outputs: line number, score, text")
+    add_search(added)
 
     added = verb("evaluate", _evaluate, "translate test pairs and print the scores")
-    _add_run(added)
-    _add_pairs(added, "the recipe's data.test by default")
+    add_run(added)
+    add_pairs(added, "the recipe's data.test by default")
     added.add_argument("--metrics", metavar="A,B", help="bleu, chrf, ter, wer, per, cer, residues, exact_match")
     added.add_argument("--output", metavar="FILE", help="also write the outputs there, one a line")
     added.add_argument("--json", action="store_true", help="print scores and signatures as JSON")
-    _add_search(added)
+    add_search(added)
 
     added = verb("score", _score, "print how probable a model finds given targets: log-probability, perplexity")
-    _add_run(added)
-    _add_pairs(added, "TSV lines from standard input by default")
+    add_run(added)
+    add_pairs(added, "TSV lines from standard input by default")
     added.add_argument("--tokens", action="store_true", help="also print every token with its log-probability")
 
     added = verb("average", _average, "average the last checkpoints of a run into a new one")
     added.add_argument("run", help="a run directory")
-    added.add_argument("--last", type=_positive, default=5, metavar="N", help="how many checkpoints (default: 5)")
+    added.add_argument("--last", type=positive, default=5, metavar="N", help="how many checkpoints (default: 5)")
     added.add_argument("--use", action="store_true", help="make it the one that the run uses from now on")
 
     added = verb("info", _info, "describe a run")
     added.add_argument("run", help="a run directory")
+
+    cli_inspection.add_verbs(verb)
+    cli_report.add_verbs(verb)
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number of at least 1 is needed, not {text!r}")
-    return int(text)
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="a run directory")
-    parser.add_argument("--checkpoint", metavar="NAME", help="best (default), last, or one under RUN/checkpoints")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads; all cores by default")
-
-
-def _add_pairs(parser: argparse.ArgumentParser, otherwise: str) -> None:
-    parser.add_argument("--data", metavar="FILE", help=f"pairs as TSV, JSONL or Parquet; {otherwise}")
-    parser.add_argument("--source", metavar="FILE", help="sources, one a line, aligned with --target")
-    parser.add_argument("--target", metavar="FILE", help="targets, one a line, aligned with --source")
-
-
-def _add_search(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--beam", type=_positive, metavar="N", help="beam width; 1 is greedy; the recipe's by default")
-    parser.add_argument("--length-penalty", type=float, metavar="X", help="score = log-probability / length^X")
 
 
 # The verbs
 
 
 def _train(options: argparse.Namespace) -> None:
-    from qkv.training.trainer import resume, train
+    from qkv.experiment import resume, train
 
     start = resume if options.resume else train
     start(options.recipe, options.overrides, progress=not options.quiet)
@@ -193,7 +185,7 @@ def _compare(options: argparse.Namespace) -> None:
         budget=options.budget,
         output=options.output,
         overrides=options.overrides,
-        metrics=_names(options.metrics),
+        metrics=names(options.metrics),
         beam=options.beam,
         progress=not options.quiet,
     )
@@ -204,15 +196,15 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _translate(options: argparse.Namespace) -> None:
-    if options.input is None and options.output is None and _is_terminal(sys.stdin, sys.stdout):
-        _converse(_translator(options), options)
+    if options.input is None and options.output is None and is_terminal(sys.stdin, sys.stdout):
+        _converse(translator_of(options), options)
         return
     lines = _input_lines(options.input)
-    outputs = _translated(_translator(options), lines, options, progress=_is_terminal(sys.stderr))
+    outputs = _translated(translator_of(options), lines, options, progress=is_terminal(sys.stderr))
     if options.output is None:
-        _print(outputs)
+        print_lines(outputs)
     else:
-        _write(options.output, outputs)
+        write_file(options.output, outputs)
 
 
 def _translated(
@@ -221,11 +213,11 @@ def _translated(
     """The lines to print for some sources."""
     search = {"beam": options.beam, "length_penalty": options.length_penalty, "progress": progress}
     if options.n_best is None:
-        yield from map(_one_line, _in_chunks(lines, lambda chunk: translator.translate(chunk, **search)))
+        yield from map(one_line, _in_chunks(lines, lambda chunk: translator.translate(chunk, **search)))
         return
     found = _in_chunks(lines, lambda chunk: translator.n_best(chunk, options.n_best, **search))
     for number, outputs in enumerate(found, start=1):
-        yield from (f"{number}\t{output.score:.4f}\t{_one_line(output.text)}" for output in outputs)
+        yield from (f"{number}\t{output.score:.4f}\t{one_line(output.text)}" for output in outputs)
 
 
 def _converse(translator: "Translator", options: argparse.Namespace) -> None:
@@ -236,7 +228,7 @@ def _converse(translator: "Translator", options: argparse.Namespace) -> None:
     print("Type a source and press Enter; Ctrl-D ends.", file=sys.stderr)
     while True:
         try:
-            _print(_translated(translator, iter([input("> ")]), options))
+            print_lines(_translated(translator, iter([input("> ")]), options))
         except EOFError:
             print(file=sys.stderr)
             return
@@ -254,32 +246,32 @@ def _evaluate(options: argparse.Namespace) -> None:
     from qkv.training.preparation import pair_files
 
     config = Run.open(options.run).config
-    files = _pair_files(options)
+    files = files_of_pairs(options)
     if files is None and config.data.test is None:
         raise UserError(f"{options.run}: its recipe has no data.test; say --data FILE, or --source FILE --target FILE")
     result = evaluate(
-        _translator(options),
+        translator_of(options),
         files or pair_files(config, "test"),
-        _names(options.metrics) or config.evaluation.metrics,
+        names(options.metrics) or config.evaluation.metrics,
         beam=options.beam,
         length_penalty=options.length_penalty,
-        progress=_is_terminal(sys.stderr),
+        progress=is_terminal(sys.stderr),
     )
     if options.json:
         print(json.dumps({s.name: {"value": s.value, "signature": s.signature} for s in result.scores.values()}))
     else:
         print(f"{len(result.pairs):,} pairs of {len({pair.source for pair in result.pairs}):,} different sources")
-        _print(map(str, result.scores.values()))
+        print_lines(map(str, result.scores.values()))
     if options.output is not None:
-        _write(options.output, map(_one_line, result.outputs))
+        write_file(options.output, map(one_line, result.outputs))
 
 
 def _score(options: argparse.Namespace) -> None:
     from qkv.text.corpus import read_pairs
 
-    files = _pair_files(options)
+    files = files_of_pairs(options)
     pairs = _pairs_of_input() if files is None else read_pairs(files)
-    translator, progress = _translator(options), _is_terminal(sys.stderr)
+    translator, progress = translator_of(options), is_terminal(sys.stderr)
     for score in _in_chunks(pairs, lambda chunk: translator.score(chunk, progress=progress)):
         columns = [f"{score.log_probability:.4f}", f"{score.perplexity:.4f}"]
         if options.tokens:
@@ -310,16 +302,6 @@ def _info(options: argparse.Namespace) -> None:
 # What several verbs need
 
 
-def _translator(options: argparse.Namespace) -> "Translator":
-    from qkv.translator import load
-
-    if options.threads is not None:
-        import torch
-
-        torch.set_num_threads(options.threads)
-    return load(options.run, checkpoint=options.checkpoint, device=options.device)
-
-
 def _in_chunks(items: Iterator[Item], function: Callable[[list[Item]], list[Result]]) -> Iterator[Result]:
     """Apply `function` to a few thousand items at a time: enough for good batches, and memory stays bounded."""
     before = 0
@@ -330,14 +312,6 @@ def _in_chunks(items: Iterator[Item], function: Callable[[list[Item]], list[Resu
             raise UserError(f"after {before:,} lines: {error}" if before else str(error)) from None
         before += len(chunk)
         _flush()
-
-
-def _pair_files(options: argparse.Namespace) -> "PairFiles | None":
-    from qkv.text.corpus import PairFiles
-
-    if options.data is None and options.source is None and options.target is None:
-        return None
-    return PairFiles(options.data, options.source, options.target)
 
 
 def _input_lines(path: str | None) -> Iterator[str]:
@@ -356,30 +330,3 @@ def _pairs_of_input() -> "Iterator[Pair]":
         if len(columns) < 2:
             raise UserError(f"standard input:{number}: no tab; write source TAB target")
         yield Pair(*columns[:2])
-
-
-def _names(text: str | None) -> list[str]:
-    """Names between commas or spaces."""
-    return (text or "").replace(",", " ").split()
-
-
-def _is_terminal(*streams: Any) -> bool:
-    return all(stream is not None and stream.isatty() for stream in streams)  # None: closed
-
-
-def _one_line(text: str) -> str:
-    """An output may hold line ends (JSONL and Parquet can), but takes one line."""
-    return text.replace("\r", " ").replace("\n", " ")
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
-
-
-def _write(path: str, lines: Iterable[str]) -> None:
-    from pathlib import Path
-
-    from qkv.files import write_lines
-
-    write_lines(Path(path), lines)

@@ -16,25 +16,30 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: if the file cannot be written.
     """
-    _write(path, [text])
+    _write(path, [text.encode()])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """`write_text` for lines that come one by one."""
-    _write(path, (f"{line}\n" for line in lines))
+    _write(path, (f"{line}\n".encode() for line in lines))
 
 
-def _write(path: Path, parts: Iterable[str]) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_text` for what is not text."""
+    _write(path, [content])
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
     with _explained(path):
         if path.exists() and not path.is_file():  # a device or a pipe, like /dev/null: nothing to replace
-            with open(path, "w", encoding="utf-8") as file:
+            with open(path, "wb") as file:
                 file.writelines(parts)
             return
         path = path.resolve()  # a link stays one
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())

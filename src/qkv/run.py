@@ -17,7 +17,8 @@ _STEP = re.compile(r"step-(\d{8,})")
 class Run:
     """Paths of a run, and its parts read back.
 
-    config.yaml, tokenizer/, encoded/, checkpoints/step-NNNNNNNN/, best -> checkpoints/…, metrics.jsonl, tensorboard/
+    config.yaml, tokenizer/, encoded/, checkpoints/step-NNNNNNNN/, best -> checkpoints/…, metrics.jsonl, tensorboard/,
+    report.html
     """
 
     def __init__(self, path: str | Path):
@@ -61,6 +62,11 @@ class Run:
     def metrics_path(self) -> Path:
         """One JSON object a line for each report and validation."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        """The page that shows what training came to."""
+        return self.path / "report.html"
 
     @property
     def tensorboard_path(self) -> Path:

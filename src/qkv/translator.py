@@ -131,7 +131,7 @@ class Translator:
             return self.translate([sources], beam=beam, length_penalty=length_penalty, progress=progress)[0]
         if not sources:
             return []
-        options = self._options(beam, length_penalty, n_best=1)
+        options = self.search_options(beam, length_penalty, n_best=1)
         best = [found[0].tokens if found else [] for found in self._search(sources, options, progress)]
         return self.tokenizers.target.decode(best)
 
@@ -157,9 +157,9 @@ class Translator:
             UserError: see `translate`.
         """
         beam = max(n, self.options.beam) if beam is None else beam
-        options = self._options(beam, length_penalty, n_best=n)
+        options = self.search_options(beam, length_penalty, n_best=n)
         return [
-            [self._translation(hypothesis) for hypothesis in found] or [Translation("", 0.0, 0.0, [])]
+            [self.translation(hypothesis) for hypothesis in found] or [Translation("", 0.0, 0.0, [])]
             for found in self._search(sources, options, progress)
         ]
 
@@ -169,8 +169,8 @@ class Translator:
         Raises:
             UserError: if a source or target is longer than the model has positions for.
         """
-        sources = self._encode([source for source, _ in pairs], "source")
-        targets = self._encode([target for _, target in pairs], "target")
+        sources = self.encode([source for source, _ in pairs], "source")
+        targets = self.encode([target for _, target in pairs], "target")
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
         scores: dict[int, TargetScore] = {}
         with _progress_bar(len(pairs), progress) as advance:
@@ -180,7 +180,8 @@ class Translator:
                 advance(len(batch))
         return [scores[index] for index in range(len(pairs))]
 
-    def _options(self, beam: int | None, length_penalty: float | None, n_best: int) -> SearchOptions:
+    def search_options(self, beam: int | None, length_penalty: float | None, n_best: int) -> SearchOptions:
+        """The translator's own options with some of them replaced; `UserError` if they are impossible."""
         try:
             return replace(
                 self.options,
@@ -193,7 +194,7 @@ class Translator:
 
     def _search(self, sources: Sequence[str], options: SearchOptions, progress: bool) -> list[list[Hypothesis]]:
         """The hypotheses for each source, in the order of the input; none for a blank one."""
-        encoded = self._encode(sources, "source")
+        encoded = self.encode(sources, "source")
         wanted = [index for index, source in enumerate(sources) if source.strip()]
         with _progress_bar(len(wanted), progress) as advance:
             found = search_all(
@@ -221,14 +222,15 @@ class Translator:
             for target, row in zip(targets, scores.tolist(), strict=True)
         ]
 
-    def _translation(self, hypothesis: Hypothesis) -> Translation:
+    def translation(self, hypothesis: Hypothesis) -> Translation:
+        """A search's output as text."""
         target, tokens = self.tokenizers.target, hypothesis.tokens
         return Translation(
             target.decode([tokens])[0], hypothesis.score, hypothesis.log_probability, target.pieces(tokens)
         )
 
-    def _encode(self, texts: Sequence[str], side: Literal["source", "target"]) -> list[list[int]]:
-        """Ids of each text, eos included as in training."""
+    def encode(self, texts: Sequence[str], side: Literal["source", "target"]) -> list[list[int]]:
+        """Ids of each text, eos included as in training; `UserError` if one has too many for the model."""
         tokenizer = self.tokenizers.source if side == "source" else self.tokenizers.target
         encoded = [[*ids, tokenizer.eos] for ids in tokenizer.encode(texts)]
         limit = self.model.longest

@@ -1,13 +1,15 @@
 """Beam search: the best few beginnings are followed at once (Sutskever et al. 2014, section 3.2)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from qkv.decoding.beam_tree import BeamRecord, Reason
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.progress import Progress, forbidden_tokens, worth_compacting
+from qkv.decoding.progress import Progress, check_prefix, forbidden_tokens, worth_compacting
 from qkv.nn.seq2seq import Seq2Seq
 
 
@@ -21,6 +23,8 @@ def beam_search(
     eos: int,
     pad: int | None = None,
     options: SearchOptions = SearchOptions(),
+    prefix: Sequence[int] = (),
+    record: BeamRecord | None = None,
 ) -> list[list[Hypothesis]]:
     """Follow the `options.beam` most probable beginnings and return the best endings found.
 
@@ -36,12 +40,20 @@ def beam_search(
         eos: the token that ends an output.
         pad: is never emitted, nor is `bos`.
         options: see `SearchOptions`.
+        prefix: tokens that every output begins with; their log-probabilities count as those of any others.
+        record: is told of every candidate of every step if given.
 
     Returns:
         For each row its n best hypotheses, best first (fewer if a tiny vocabulary does not yield as many).
+
+    Raises:
+        ValueError: if the prefix holds a token that cannot be in an output, or leaves no room to end.
     """
     batch, beam = source.shape[0], options.beam
-    progress = Progress(model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options)
+    check_prefix(prefix, bos, eos, pad, model)
+    progress = Progress(
+        model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options, prefix=prefix
+    )
     endings = [Endings(limit, options) for limit in progress.limits]
     # A sentence begins with a beam of one, which widens as soon as there are enough candidates.
     tokens = source.new_full((batch, 1, 1), bos)  # (sentence, beam, length)
@@ -60,10 +72,17 @@ def beam_search(
 
         # At most `beam` of the 2 × beam candidates end (one for each parent), so enough of them live on.
         log_probabilities, ranks = best.masked_fill(ends, -torch.inf).topk(min(beam, best.shape[1]))
+        if record is not None:
+            for row, ending in enumerate(carried):
+                if not ending.settled:
+                    record.add(progress.sentences[row], best[row], parents[row], newest[row], finished[row], ranks[row])
         parents, newest = parents.gather(1, ranks), newest.gather(1, ranks)
         tokens = torch.cat([_beams(tokens, parents), newest[:, :, None]], dim=2)
         for row, most_probable in enumerate(log_probabilities[:, 0].tolist()):
-            carried[row].settle(tokens[row, :, 1:], log_probabilities[row], most_probable)
+            if not carried[row].settled:
+                carried[row].settle(tokens[row, :, 1:], log_probabilities[row], most_probable)
+                if record is not None and carried[row].settled:
+                    record.end(progress.sentences[row], carried[row].reason)
 
         live = [row for row, ending in enumerate(carried) if not ending.settled]
         if not live:
@@ -80,14 +99,19 @@ class Endings:
     """The hypotheses of one sentence that have ended, and whether more are worth waiting for.
 
     Attributes:
-        settled: whether the sentence is done; nothing is added any more.
+        reason: why the sentence is done; None as long as it is not. See `BeamTree.reason`.
     """
 
     def __init__(self, limit: int, options: SearchOptions):
-        self.settled = False
+        self.reason: Reason | None = None
         self._limit, self._options = limit, options
         self._finished: list[Hypothesis] = []  # best first
         self._cut_off: list[Hypothesis] = []
+
+    @property
+    def settled(self) -> bool:
+        """Whether the sentence is done; nothing is added any more."""
+        return self.reason is not None
 
     def add(self, tokens: Int[Tensor, " length"], log_probability: float) -> None:
         """Take in a hypothesis that has just ended; `tokens` do not include its end."""
@@ -112,7 +136,12 @@ class Endings:
             return
         options, length = self._options, tokens.shape[1]
         enough = len(self._finished) >= options.n_best
-        self.settled = len(self._finished) >= options.beam or self.is_hopeless(most_probable) or length == self._limit
+        if len(self._finished) >= options.beam:
+            self.reason = "full"
+        elif self.is_hopeless(most_probable):
+            self.reason = "hopeless"
+        elif length == self._limit:
+            self.reason = "limit"
         if self.settled and not enough:
             for alive, log_probability in zip(tokens.tolist(), log_probabilities.tolist(), strict=True):
                 if log_probability != -math.inf:

@@ -1,11 +1,13 @@
 """Greedy search: the most probable token at every step."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.progress import Progress, forbidden_tokens, worth_compacting
+from qkv.decoding.progress import Progress, check_prefix, forbidden_tokens, worth_compacting
 from qkv.nn.seq2seq import Seq2Seq
 
 
@@ -19,6 +21,7 @@ def greedy(
     eos: int,
     pad: int | None = None,
     options: SearchOptions = SearchOptions(),
+    prefix: Sequence[int] = (),
 ) -> list[Hypothesis]:
     """Append the most probable token until it is `eos` or the length limit is reached.
 
@@ -30,12 +33,19 @@ def greedy(
         eos: the token that ends an output.
         pad: is never emitted, nor is `bos`.
         options: the beam's size and n_best are ignored.
+        prefix: tokens that every output begins with; their log-probabilities count as those of any others.
 
     Returns:
         One hypothesis for each row.
+
+    Raises:
+        ValueError: see `beam_search`.
     """
     batch = source.shape[0]
-    progress = Progress(model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options)
+    check_prefix(prefix, bos, eos, pad, model)
+    progress = Progress(
+        model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options, prefix=prefix
+    )
     newest = source.new_full((batch,), bos)
     live = list(range(batch))  # rows of `newest` that still grow
     outputs: list[list[int]] = [[] for _ in range(batch)]

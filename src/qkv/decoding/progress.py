@@ -18,7 +18,7 @@ class Progress:
 
     Attributes:
         sentences: index in the batch of each sentence that is still carried along.
-        limits: for every sentence of the batch, the longest output allowed.
+        limits: for every sentence of the batch, the longest output allowed: with a prefix, at least one token more.
     """
 
     def __init__(
@@ -29,24 +29,33 @@ class Progress:
         *,
         forbidden: Sequence[int],
         options: SearchOptions,
+        prefix: Sequence[int] = (),
     ):
         batch, width = source.shape
         lengths = source.new_full((batch,), width) if source_mask is None else source_mask.sum(dim=1)
-        self.limits: list[int] = options.length_limits(lengths, model.longest).tolist()
+        self.limits = [max(limit, len(prefix) + 1) for limit in options.length_limits(lengths, model.longest).tolist()]
         self.sentences = list(range(batch))
-        self._model, self._forbidden = model, list(forbidden)
+        self._model, self._forbidden, self._prefix = model, list(forbidden), list(prefix)
         self._memory = model.encode(source, source_mask)
         self._state = model.start(self._memory)
 
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
         """Log-probabilities of the next token after each row's newest one; forbidden tokens have none (-inf).
 
+        As long as a prefix lasts, all but its next token are forbidden.
+
         They are normalised over the whole vocabulary, so that a search and `score_targets` agree.
         """
+        position = self._state.length
         hidden = self._model.decode(tokens[:, None], self._memory, self._state)
         logits = self._model.project(hidden[:, -1])
         log_probabilities = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         log_probabilities[:, self._forbidden] = -torch.inf
+        if position < len(self._prefix):
+            forced = self._prefix[position]
+            log_probabilities = torch.full_like(log_probabilities, -torch.inf).index_copy_(
+                1, tokens.new_tensor([forced]), log_probabilities[:, [forced]]
+            )
         return log_probabilities
 
     def reorder(self, rows: Int[Tensor, " rows"]) -> None:
@@ -68,3 +77,17 @@ def worth_compacting(live: int, carried: int) -> bool:
 def forbidden_tokens(bos: int, eos: int, pad: int | None) -> list[int]:
     """What a search never emits. A vocabulary may use one token for beginning and end; that stays allowed."""
     return [token for token in (bos, pad) if token is not None and token != eos]
+
+
+def check_prefix(prefix: Sequence[int], bos: int, eos: int, pad: int | None, model: Seq2Seq) -> None:
+    """Refuse a prefix that no output can begin with.
+
+    Raises:
+        ValueError: if it holds a special or unknown id, or leaves no room for the end of sentence.
+    """
+    vocabulary = model.output.out_features
+    for token in prefix:
+        if token in (bos, eos, pad) or not 0 <= token < vocabulary:
+            raise ValueError(f"a prefix cannot hold token {token}: it takes the vocabulary's, without special ones")
+    if model.longest is not None and len(prefix) >= model.longest:
+        raise ValueError(f"a prefix of {len(prefix)} tokens is too long: the model has {model.longest} positions")

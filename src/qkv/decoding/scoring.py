@@ -41,6 +41,26 @@ def score_targets(
     return scores.new_zeros(target_output.shape).masked_scatter(real, scores)
 
 
+@torch.inference_mode()
+def next_tokens(
+    model: Seq2Seq, hidden: Float[Tensor, "target d_model"], count: int
+) -> tuple[Float[Tensor, "target count"], Int[Tensor, "target count"]]:
+    """The most probable tokens at each position of one target: (log-probabilities, ids), best first.
+
+    Args:
+        model: in eval mode.
+        hidden: what `decode` made of the target.
+        count: tokens for each position; fewer if the vocabulary is smaller.
+    """
+    found = [
+        logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).topk(
+            min(count, logits.shape[-1])
+        )
+        for logits in map(model.project, hidden.split(_TOKENS_AT_ONCE))
+    ]
+    return torch.cat([best.values for best in found]), torch.cat([best.indices for best in found])
+
+
 def _log_probabilities(
     model: Seq2Seq, hidden: Float[Tensor, "tokens d_model"], wanted: Int[Tensor, " tokens"]
 ) -> Float[Tensor, " tokens"]:

@@ -1,5 +1,7 @@
 """Search: from a source to the most probable output the model can be led to."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -21,11 +23,14 @@ def search(
     eos: int,
     pad: int | None = None,
     options: SearchOptions = SearchOptions(),
+    prefix: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """The n best outputs for each row, best first: by `greedy` if the beam is 1, else by `beam_search`."""
     if options.beam == 1:
         return [
             [hypothesis]
-            for hypothesis in greedy(model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options)
+            for hypothesis in greedy(
+                model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options, prefix=prefix
+            )
         ]
-    return beam_search(model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options)
+    return beam_search(model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options, prefix=prefix)

@@ -1,0 +1,33 @@
+"""Training as a user starts it: the loop, and at its end the run's report."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qkv.run import Run
+from qkv.schema import Config
+from qkv.training import trainer
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = (), *, progress: bool = True
+) -> Run:
+    """Train a model as the recipe says, write its report, and return the run; see `qkv.training.trainer.train`."""
+    return _reported(trainer.train(recipe, overrides, progress=progress))
+
+
+def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = True) -> Run:
+    """Go on with a run from its newest checkpoint, and write its report; see `qkv.training.trainer.resume`."""
+    return _reported(trainer.resume(run, overrides, progress=progress))
+
+
+def _reported(run: Run) -> Run:
+    try:
+        from qkv.inspection.report import write_report
+
+        write_report(run)
+    except Exception as error:  # a page that cannot be drawn is no reason to lose a training
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"qkv: training is complete, but its report could not be written: {reason}", file=sys.stderr)
+    return run

@@ -1,0 +1,1 @@
+"""Floor 3: serving, a model behind HTTP on this machine."""

@@ -1,0 +1,132 @@
+"""The inspector on a model of random weights: what it shows is what the model does, and faults are sentences."""
+
+import base64
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+
+from fastapi.testclient import TestClient
+
+from qkv.decoding.search import SearchOptions
+from qkv.nn import Transformer, TransformerConfig
+from qkv.serving.examination import Subject
+from qkv.serving.inspector import create_app
+from qkv.text.corpus import Pair
+from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.translator import Translator
+
+SOURCE = "a man rides a bicycle"
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    lines = [SOURCE, "ein Mann fährt Rad", "two dogs run", "zwei Hunde rennen"]
+    settings = TokenizerSettings(kind="bpe", vocab_size=50)
+    tokenizers = Tokenizers.learn([Pair(line, line) for line in lines], tmp_path_factory.mktemp("tokenizer"), settings)
+    torch.manual_seed(2)
+    shape = {"d_model": 16, "num_heads": 2, "d_ff": 32, "encoder_layers": 1, "decoder_layers": 2}
+    model = Transformer(TransformerConfig(tokenizers.target.vocab_size, **shape, tie="none"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3 if parameter.dim() > 1 else 1)
+    return Translator(model, tokenizers, options=SearchOptions(beam=3, max_length_ratio=1.0, max_length_extra=2))
+
+
+@pytest.fixture(scope="module")
+def client(translator):
+    return TestClient(create_app([Subject("one", translator)]), base_url="http://127.0.0.1")
+
+
+def examine(client, source=SOURCE, **question):
+    answer = client.post("/api/examine", json={"source": source, **question})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_the_outputs_are_those_of_the_translator(client, translator):
+    answer = examine(client, n_best=3)
+    [expected] = translator.n_best([SOURCE], 3)
+    assert [found["text"] for found in answer["n_best"]] == [translation.text for translation in expected]
+    assert [found["score"] for found in answer["n_best"]] == pytest.approx([t.score for t in expected], rel=1e-5)
+    assert sum(answer["log_probabilities"]) == pytest.approx(answer["n_best"][0]["log_probability"], rel=1e-4)
+
+
+def test_maps_have_rows_that_sum_to_one_and_nothing_from_the_future(client):
+    answer = examine(client)
+    source, target = len(answer["source"]), len(answer["target"])
+    maps = {}
+    for kind, packed in answer["maps"].items():
+        numbers = np.frombuffer(base64.b64decode(packed["data"]), "<u2").reshape(packed["shape"])
+        maps[kind] = numbers / 65535
+    assert {kind: found.shape for kind, found in maps.items()} == {
+        "encoder": (1, 2, source, source),
+        "decoder": (2, 2, target, target),
+        "cross": (2, 2, target, source),
+    }
+    for found in maps.values():
+        assert np.allclose(found.sum(-1), 1, atol=1e-3)
+    assert not np.triu(maps["decoder"], 1).any()
+
+
+def test_a_forced_prefix_is_what_the_output_begins_with(client):
+    candidate = examine(client)["candidates"][0][1]
+    answer = examine(client, prefix=[candidate["token"]])
+    assert answer["target"][0] == {"token": candidate["token"], "piece": candidate["piece"]}
+    assert examine(client, prefix="zwei")["n_best"][0]["text"].startswith("zwei")
+
+
+def test_a_head_that_is_off_is_on_again_afterwards(client):
+    before = examine(client)
+    off = [{"kind": "cross", "layer": layer, "head": head} for layer in (0, 1) for head in (0, 1)]
+    without = examine(client, off=off)
+    assert without["log_probabilities"] != before["log_probabilities"]
+    assert without["intact"]["text"] == before["n_best"][0]["text"]
+    assert examine(client) == before
+
+
+def test_the_tree_leads_to_the_output(client):
+    answer = examine(client)
+    tree = answer["tree"]
+    assert [tree["candidates"][index]["token"] for index in tree["path"]] == [t["token"] for t in answer["target"]]
+
+
+def test_models_are_described(client):
+    [described] = client.get("/api/models").json()
+    assert described["name"] == "one"
+    assert described["heads"] == {"encoder": [2], "decoder": [2, 2], "cross": [2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "complaint"),
+    [
+        ({"source": "  "}, 400, "the source is blank"),
+        ({"source": "x" * 4001}, 422, "source: String should have at most 4000 characters"),
+        ({"source": "man zwei " * 400}, 400, "the source has "),
+        ({"source": 3}, 422, "source: Input should be a valid string"),
+        ({}, 422, "source: Field required"),
+        ({"source": "a", "beam": 0}, 422, "beam: "),
+        ({"source": "a", "beam": 21}, 422, "beam: "),
+        ({"source": "a", "n_best": 21}, 422, "n_best: "),
+        ({"source": "a", "stray": 1}, 422, "stray: Extra inputs are not permitted"),
+        ({"source": "a", "model": 1}, 400, "there is no model 1"),
+        ({"source": "a", "prefix": [2]}, 400, "a prefix cannot hold token 2"),
+        ({"source": "a", "prefix": [10**9]}, 400, "a prefix cannot hold token 1000000000"),
+        ({"source": "a", "off": [{"kind": "cross", "layer": 7, "head": 0}]}, 400, "this model has no cross layer 8"),
+        ({"source": "a", "off": [{"kind": "other", "layer": 0, "head": 0}]}, 422, "off.kind: "),
+    ],
+)
+def test_what_is_refused_and_how(client, question, status, complaint):
+    answer = client.post("/api/examine", json=question)
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
+    assert answer.json()["error"].startswith(complaint)
+
+
+def test_a_request_that_is_no_json_too_large_or_for_another_host(client):
+    headers = {"content-type": "application/json"}
+    assert client.post("/api/examine", content=b"{", headers=headers).status_code == 422
+    assert client.post("/api/examine", content=b" " * 70_000, headers=headers).status_code == 413
+    assert client.get("/api/models", headers={"host": "evil.example"}).status_code == 400
