@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkv.errors import UserError
+from qkv.text import batches as batches_module
 from qkv.text.batches import Batch, collate, pad, plan_batches
 from qkv.text.corpus import Pair
 from qkv.text.encoded import write_encoded
@@ -100,9 +101,62 @@ def test_a_pair_beyond_the_budget_is_a_batch_of_its_own():
 
 
 def test_no_pairs_no_batches():
-    assert plan([], 100) == []
+    assert list(plan([], 100)) == []
     with pytest.raises(UserError, match="max_tokens is 0"):
         plan([(1, 1)], 0)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 300 pairs, made of runs of 4."""
+    monkeypatch.setattr(batches_module, "PAIRS_OF_BLOCK", 300)
+    monkeypatch.setattr(batches_module, "PAIRS_OF_RUN", 4)
+
+
+@pytest.mark.parametrize("pairs", [299, 300, 301, 302, 1000, 1203])
+def test_block_by_block_every_pair_once_and_within_the_budget(small_blocks, pairs):
+    lengths = realistic(pairs)
+    planned = plan(lengths, 256)
+    batches = list(planned)
+    assert len(batches) == len(planned)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(pairs))
+    assert all(len(batch) * lengths[batch].max() <= 256 or len(batch) == 1 for batch in batches)
+
+
+def test_block_by_block_the_plan_is_a_function_of_seed_and_epoch(small_blocks):
+    lengths = realistic(1000)
+    plans = [[batch.tolist() for batch in plan(lengths, 256, *origin)] for origin in [(1, 0), (1, 0), (1, 1), (2, 0)]]
+    assert plans[0] == plans[1]
+    assert plans[0] != plans[2] != plans[3] != plans[0]
+
+
+def test_a_plan_may_be_entered_anywhere(small_blocks):
+    """Training resumes in the middle of an epoch, at a step that may span two blocks."""
+    lengths = realistic(1000)
+    batches = [batch.tolist() for batch in plan(lengths, 256)]
+    for size in (1, 3, 7):
+        for start in range(0, len(batches), size):
+            entered = plan(lengths, 256)[start : start + size]
+            assert [batch.tolist() for batch in entered] == batches[start : start + size]
+    backwards = plan(lengths, 256)
+    assert [backwards[i].tolist() for i in range(-1, -len(batches) - 1, -1)] == batches[::-1]
+    with pytest.raises(IndexError):
+        backwards[len(batches)]
+
+
+def test_a_block_holds_other_pairs_in_each_epoch_drawn_from_the_whole_corpus(small_blocks):
+    lengths = np.full((3000, 2), 5)  # 60 batches of 50 pairs; a block is six of them
+    firsts = [np.concatenate(plan(lengths, 250, seed=1, epoch=epoch)[:6]) for epoch in range(2)]
+    for first in firsts:
+        assert len(first) == 300
+        assert np.histogram(first, bins=10, range=(0, 3000))[0].min() > 0
+        assert all(len(set(first.tolist()) & set(range(run, run + 4))) in (0, 4) for run in range(0, 3000, 4))
+    assert len(np.intersect1d(*firsts)) < 100  # 30 by chance
+
+
+def test_lengths_beyond_16_bits_are_not_taken_for_short_ones():
+    lengths = np.array([(1, 1), (65_537, 2)] * 3)
+    assert sorted(sorted(batch.tolist()) for batch in plan(lengths, 200_000)) == [[0, 2, 4], [1, 3, 5]]
 
 
 @given(rows=st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=9), min_size=1, max_size=9))

@@ -45,6 +45,15 @@ def test_every_pair_comes_out_with_eos(tmp_path, tokenizers, monkeypatch, at_onc
     assert corpus.source_lengths.dtype == corpus.target_lengths.dtype == np.int32
 
 
+@pytest.mark.parametrize("indices", [[0], [3, 3], [19, 0, 7], list(range(20))])
+def test_several_at_once_lie_end_to_end(tmp_path, tokenizers, indices):
+    corpus = write_encoded(tmp_path / "train", PAIRS, tokenizers, max_length=100)
+    for several, one in ((corpus.sources, corpus.source), (corpus.targets, corpus.target)):
+        ids, lengths = several(np.array(indices))
+        assert ids.tolist() == [token for i in indices for token in one(i).tolist()]
+        assert lengths.tolist() == [len(one(i)) for i in indices]
+
+
 def test_it_is_memory_mapped_and_small(tmp_path, tokenizers):
     corpus = write_encoded(tmp_path / "train", PAIRS, tokenizers, max_length=100)
     assert isinstance(corpus.source_lengths.base, np.memmap)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from random import Random
 
 import pytest
@@ -47,6 +48,44 @@ def test_bpe_drops_each_merge_as_often_as_it_should():
     assert seen.keys() == expected.keys()
     for cut, probability in expected.items():
         assert seen[cut] / draws == pytest.approx(probability, abs=5 * math.sqrt(probability / draws))
+
+
+def every_outcome(pieces: tuple[str, ...], scores: dict[str, float], dropout: float) -> dict[tuple[str, ...], float]:
+    """The probability of each cut: algorithm 1 of Provilkov et al., gone through with every set of dropped merges."""
+    possible = [i for i in range(len(pieces) - 1) if pieces[i] + pieces[i + 1] in scores]
+    outcomes: dict[tuple[str, ...], float] = Counter()
+    for kept in product([True, False], repeat=len(possible)):
+        probability = math.prod(1 - dropout if is_kept else dropout for is_kept in kept)
+        left = [i for i, is_kept in zip(possible, kept, strict=True) if is_kept]
+        if not left:
+            outcomes[pieces] += probability
+            continue
+        best = max(left, key=lambda i: (scores[pieces[i] + pieces[i + 1]], -i))
+        merged = (*pieces[:best], pieces[best] + pieces[best + 1], *pieces[best + 2 :])
+        for cut, share in every_outcome(merged, scores, dropout).items():
+            outcomes[cut] += probability * share
+    return outcomes
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1, 0.6, 1.0])
+@pytest.mark.parametrize("word", ["ababa", "aaaa", "cab", "x"])
+def test_bpe_draws_as_the_algorithm_does(word, dropout):
+    scores = {"ab": -1.0, "ba": -2.0, "aa": -3.0, "aba": -4.0, "abab": -5.0, "ca": -6.0, "aaaa": -7.0}
+    draws = 10_000
+    expected = every_outcome(tuple(word), scores, dropout)
+    assert sum(expected.values()) == pytest.approx(1)
+    sampler, generator = BpeSampler(scores, dropout), Random(1)
+    seen = Counter(tuple(sampler.cut(word, generator)) for _ in range(draws))
+    for cut in seen.keys() | expected.keys():
+        probability = expected.get(cut, 0.0)
+        spread = math.sqrt(probability * (1 - probability) / draws)
+        assert seen[cut] / draws == pytest.approx(probability, abs=5 * spread + 1e-12)
+
+
+def test_a_word_drawn_is_not_what_is_remembered():
+    sampler = BpeSampler({"ab": -1.0}, 0.0)
+    sampler.cut("ab", Random(1)).append("changed")
+    assert sampler.cut("ab", Random(1)) == ["ab"]
 
 
 def test_unknown_characters_stand_alone():

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkv.errors import UserError
+from qkv.text import tokenizer as tokenizer_module
 from qkv.text.corpus import Pair
 from qkv.text.tokenizer import KINDS, Tokenizer, Tokenizers, TokenizerSettings, _sample
 
@@ -198,11 +199,29 @@ def test_sampling_may_touch_one_side_only():
     assert settings.side("target").kind == "unigram"
 
 
-def test_the_sample_is_fair_and_reproducible():
-    assert _sample(iter(range(5)), 10, 0) == [0, 1, 2, 3, 4]
-    assert _sample(range(1000), 10, 3) == _sample(range(1000), 10, 3) != _sample(range(1000), 10, 4)
+def test_the_sample_is_fair_and_reproducible(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "LEARN_FROM", 5)
+
+    def sample(items, seed):
+        return _sample(iter(items), lambda item: 1, seed)
+
+    assert sample(range(5), 0) == [0, 1, 2, 3, 4]
+    assert sample(range(1000), 3) == sample(range(1000), 3) != sample(range(1000), 4)
     counts = [0] * 20
     for seed in range(2000):
-        for item in _sample(range(20), 5, seed):
+        drawn = sample(range(20), seed)
+        assert drawn == sorted(set(drawn))
+        assert len(drawn) == 5
+        for item in drawn:
             counts[item] += 1
     assert all(abs(count - 500) < 100 for count in counts)  # 5 standard deviations
+
+
+def test_the_sample_is_limited_in_characters_too(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "LEARN_FROM_CHARACTERS", 100)
+    lines = ["x" * n for n in [30, 5, 40, 20, 5]]
+    assert _sample(lines, len, 0) == lines
+    for seed in range(100):
+        drawn = _sample([*lines, *lines], len, seed)
+        assert 60 < sum(map(len, drawn)) <= 100  # the next one, of 40 at most, did not fit
+    assert _sample(["y" * 1000], len, 0) == ["y" * 1000]  # never nothing

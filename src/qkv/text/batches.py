@@ -5,8 +5,11 @@ whose sources have the same length go together wherever there are enough of them
 padding and no mask. The order is a pure function of (seed, epoch), so resuming in mid-epoch is exact.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +20,9 @@ from torch import Tensor
 from qkv.errors import UserError
 from qkv.text.encoded import EncodedCorpus
 from qkv.text.tokenizer import Tokenizer
+
+PAIRS_OF_BLOCK = 1 << 20  # planned at a time
+PAIRS_OF_RUN = 64  # neighbours in the corpus that stay in one block
 
 Indices = npt.NDArray[np.int64]
 
@@ -57,6 +63,70 @@ class Batch:
         )
 
 
+class BatchPlan(Sequence[Indices]):
+    """The batches of one epoch, arrays of indices in the order of training; see `plan_batches`.
+
+    Only how many batches each block has is known from the start; which pairs they hold is worked out when a batch of
+    the block is asked for, and kept until one of another block is. So the memory taken does not grow with the corpus,
+    but for one number for each run of pairs.
+    """
+
+    def __init__(
+        self,
+        source_lengths: npt.NDArray[np.integer],
+        target_lengths: npt.NDArray[np.integer],
+        max_tokens: int,
+        origin: tuple[int, int],
+    ) -> None:
+        self._lengths = source_lengths, target_lengths
+        self._max_tokens = max_tokens
+        self._origin = origin
+        self._blocks = -(-len(source_lengths) // PAIRS_OF_BLOCK)
+        self._runs = np.arange(-(-len(source_lengths) // PAIRS_OF_RUN))
+        if self._blocks > 1:  # the blocks' own chance is numbered below this
+            np.random.default_rng((*origin, self._blocks)).shuffle(self._runs)
+        counts = [len(_deal(*self._lengths_of(self._members(block)), max_tokens)) for block in range(self._blocks)]
+        self._starts = [0, *accumulate(counts)]
+        self._planned: tuple[int, list[Indices]] = -1, []
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Indices: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Indices]: ...
+
+    def __getitem__(self, index: int | slice) -> Indices | list[Indices]:
+        """One batch, or a list of some."""
+        if isinstance(index, slice):
+            return [self._batch(number) for number in range(*index.indices(len(self)))]
+        return self._batch(range(len(self))[index])
+
+    def _batch(self, number: int) -> Indices:
+        block = bisect_right(self._starts, number) - 1
+        if self._planned[0] != block:
+            self._planned = block, self._plan(block)
+        return self._planned[1][number - self._starts[block]]
+
+    def _plan(self, block: int) -> list[Indices]:
+        generator = np.random.default_rng((*self._origin, block))
+        pairs = generator.permutation(self._members(block))
+        batches = _deal(*self._lengths_of(pairs), self._max_tokens)
+        return [pairs[batches[i]] for i in generator.permutation(len(batches))]
+
+    def _members(self, block: int) -> Indices:
+        """The pairs of a block, in the order of the corpus, so that they are read from the disk in one sweep."""
+        first, last = (edge * len(self._runs) // self._blocks for edge in (block, block + 1))
+        starts = PAIRS_OF_RUN * np.sort(self._runs[first:last])
+        pairs = (starts[:, None] + np.arange(PAIRS_OF_RUN)).ravel()
+        return pairs[pairs < len(self._lengths[0])]
+
+    def _lengths_of(self, pairs: Indices) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+        return self._lengths[0][pairs], self._lengths[1][pairs]
+
+
 def plan_batches(
     source_lengths: npt.NDArray[np.integer],
     target_lengths: npt.NDArray[np.integer],
@@ -64,12 +134,15 @@ def plan_batches(
     *,
     seed: int,
     epoch: int,
-) -> list[Indices]:
-    """Share out the pairs of one epoch among batches: arrays of indices, in the order of training.
+) -> BatchPlan:
+    """Share out the pairs of one epoch among batches.
 
     Every pair stands in exactly one batch. In each, rows × max(longest source, longest target) <= max_tokens,
     save that a single pair longer than that is a batch of its own. Batches have one source length each; the
     rest of a length that would fill less than half a batch is gathered with its neighbours' rests.
+
+    A corpus of more than `PAIRS_OF_BLOCK` pairs is shared out block by block. In every epoch a block is made of other
+    runs of neighbouring pairs, drawn from the whole corpus.
 
     Args:
         source_lengths: tokens of each source.
@@ -84,13 +157,18 @@ def plan_batches(
     """
     if max_tokens < 1:
         raise UserError(f"max_tokens is {max_tokens}; a batch needs room for at least one token")
-    if len(source_lengths) == 0:
-        return []
-    generator = np.random.default_rng((seed, epoch))
-    shuffled = generator.permutation(len(source_lengths))
-    # One sort key for (source, target); a stable sort keeps the shuffled order among equals.
-    key = source_lengths.astype(np.int64) * (int(target_lengths.max()) + 1) + target_lengths
-    order = shuffled[np.argsort(key[shuffled], kind="stable")]
+    return BatchPlan(source_lengths, target_lengths, max_tokens, (seed, epoch))
+
+
+def _deal(
+    source_lengths: npt.NDArray[np.integer], target_lengths: npt.NDArray[np.integer], max_tokens: int
+) -> list[Indices]:
+    """Share out pairs among batches, by length; where two are alike, in the order given.
+
+    How many batches there are does not depend on that order.
+    """
+    order = np.argsort(_narrow(target_lengths), kind="stable")
+    order = order[np.argsort(_narrow(source_lengths)[order], kind="stable")]
     sources = source_lengths[order]
     longest = np.maximum(sources, target_lengths[order]).astype(np.int64)
 
@@ -107,7 +185,12 @@ def plan_batches(
         rest = np.concatenate(left_over)
         both = np.maximum(source_lengths[rest], target_lengths[rest]).astype(np.int64)
         batches.extend(np.split(rest, _cut(both, max_tokens)))
-    return [batches[i] for i in generator.permutation(len(batches))]
+    return batches
+
+
+def _narrow(lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """The same lengths as 16-bit numbers if they fit: NumPy sorts these in linear time."""
+    return lengths.astype(np.uint16) if lengths.max() < 1 << 16 else lengths
 
 
 def _cut(lengths: Indices, max_tokens: int) -> list[int]:
@@ -131,12 +214,15 @@ def collate(
     target_tokenizer: Tokenizer,
 ) -> Batch:
     """The pairs at `indices` as a batch on the CPU."""
-    targets = [corpus.target(index) for index in indices]
-    source, source_mask = pad([corpus.source(index) for index in indices], source_tokenizer.pad)
-    target_output, target_mask = pad(targets, target_tokenizer.pad)
-    bos = np.array([target_tokenizer.bos])
-    target_input, _ = pad([np.concatenate((bos, target[:-1])) for target in targets], target_tokenizer.pad)
-    return Batch(source, source_mask, target_input, target_output, target_mask, sum(map(len, targets)))
+    rows = np.asarray(indices, np.int64)
+    source, source_mask = _fill(*corpus.sources(rows), source_tokenizer.pad)
+    ids, lengths = corpus.targets(rows)
+    target_output, target_mask = _fill(ids, lengths, target_tokenizer.pad)
+    target_input = torch.full_like(target_output, target_tokenizer.bos)
+    target_input[:, 1:] = target_output[:, :-1]
+    if target_mask is not None:  # where a row's eos has moved to
+        target_input[~target_mask] = target_tokenizer.pad
+    return Batch(source, source_mask, target_input, target_output, target_mask, len(ids))
 
 
 def pad(
@@ -148,11 +234,17 @@ def pad(
         the tensor (int64), and a mask that is True where a token is real, or None if nothing was filled up.
     """
     lengths = np.array([len(sequence) for sequence in sequences])
-    flat = np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences])
+    return _fill(np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences]), lengths, value)
+
+
+def _fill(
+    ids: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer], value: int
+) -> tuple[Int[Tensor, "batch length"], Bool[Tensor, "batch length"] | None]:
+    """`pad` for sequences that lie end to end in one array."""
     shape = (len(lengths), int(lengths.max()))
-    if flat.size == shape[0] * shape[1]:
-        return torch.from_numpy(flat.reshape(shape)), None
+    if ids.size == shape[0] * shape[1]:
+        return torch.from_numpy(ids.astype(np.int64).reshape(shape)), None
     real = np.arange(shape[1]) < lengths[:, None]
     padded = np.full(shape, value, np.int64)
-    padded[real] = flat  # both run row by row
+    padded[real] = ids  # both run row by row
     return torch.from_numpy(padded), torch.from_numpy(real)

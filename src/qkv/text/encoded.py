@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -75,9 +75,25 @@ class EncodedCorpus:
         """Ids of one target, eos last."""
         return self._target_ids[self._target_offsets[index] : self._target_offsets[index + 1]]
 
+    def sources(self, indices: npt.NDArray[np.integer]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
+        """Ids of several sources, end to end, and the length of each."""
+        lengths = self.source_lengths[indices]
+        return self._source_ids[_positions(self._source_offsets[indices], lengths)], lengths
+
+    def targets(self, indices: npt.NDArray[np.integer]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
+        """Ids of several targets, end to end, and the length of each."""
+        lengths = self.target_lengths[indices]
+        return self._target_ids[_positions(self._target_offsets[indices], lengths)], lengths
+
     def _map(self, name: str, dtype: str, count: int) -> npt.NDArray[Any]:
         # A plain view of the map: slicing np.memmap itself costs ten times as much.
         return np.memmap(self.directory / name, dtype, "r", shape=(count,)).view(np.ndarray)
+
+
+def _positions(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """start, start + 1, … start + length − 1 of one sequence after another."""
+    before = np.cumsum(lengths, dtype=np.int64) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
 
 
 def write_encoded(
@@ -137,15 +153,12 @@ def _write(
     ):
         for number, some in enumerate(_chunks(pairs, PAIRS_AT_ONCE)):
             source_seed, target_seed = np.random.SeedSequence((seed, number)).generate_state(2).tolist()
-            encoded = zip(
-                tokenizers.source.encode([pair[0] for pair in some], sampling, seed=source_seed),
-                tokenizers.target.encode([pair[1] for pair in some], sampling, seed=target_seed),
-                strict=True,
-            )
-            fitting = [two for two in encoded if all(0 < len(ids) < max_length for ids in two)]
-            source.append([ids for ids, _ in fitting])
-            target.append([ids for _, ids in fitting])
-            read, kept = read + len(some), kept + len(fitting)
+            sources = tokenizers.source.encode([pair[0] for pair in some], sampling, seed=source_seed)
+            targets = tokenizers.target.encode([pair[1] for pair in some], sampling, seed=target_seed)
+            fitting = _fitting(sources, max_length) & _fitting(targets, max_length)
+            source.append(list(compress(sources, fitting)))
+            target.append(list(compress(targets, fitting)))
+            read, kept = read + len(some), kept + int(fitting.sum())
             if progress is not None:
                 progress(read)
     if kept == 0:
@@ -158,6 +171,15 @@ def _chunks(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
     iterator = iter(pairs)
     while some := list(islice(iterator, size)):
         yield some
+
+
+def _lengths(sequences: list[list[int]]) -> npt.NDArray[np.int32]:
+    return np.fromiter(map(len, sequences), "<i4", len(sequences))
+
+
+def _fitting(sequences: list[list[int]], max_length: int) -> npt.NDArray[np.bool_]:
+    lengths = _lengths(sequences)
+    return (lengths > 0) & (lengths < max_length)
 
 
 class _Side:
@@ -178,13 +200,17 @@ class _Side:
         return {f"{self.name}_dtype": self.dtype, f"{self.name}_tokens": self.tokens}
 
     def append(self, sequences: list[list[int]]) -> None:
-        lengths = np.array([len(ids) + 1 for ids in sequences], "<i4")
-        ends = self.tokens + np.cumsum(lengths, dtype="<i8")
-        flat = chain.from_iterable(chain(ids, (self.eos,)) for ids in sequences)
-        np.fromiter(flat, self.dtype).tofile(self.ids)
+        lengths = _lengths(sequences) + np.int32(1)
+        ends = np.cumsum(lengths, dtype="<i8")
+        tokens = int(lengths.sum())
+        is_eos = np.zeros(tokens, np.bool_)
+        is_eos[ends - 1] = True
+        ids = np.full(tokens, self.eos, self.dtype)
+        ids[~is_eos] = np.fromiter(chain.from_iterable(sequences), self.dtype, tokens - len(sequences))
+        ids.tofile(self.ids)
         lengths.tofile(self.lengths)
-        ends.tofile(self.offsets)
-        self.tokens += int(lengths.sum())
+        (self.tokens + ends).tofile(self.offsets)
+        self.tokens += tokens
 
     def __enter__(self) -> "_Side":
         return self

@@ -5,6 +5,7 @@ from the caller, so that a training that goes on in another process sees what it
 """
 
 import math
+from bisect import bisect
 from collections.abc import Mapping
 from functools import lru_cache
 from random import Random
@@ -40,13 +41,14 @@ class UnigramSampler:
 
     def cut(self, word: str, generator: Random) -> list[str]:
         """The pieces of a word, drawn at random; a character that is no piece stands alone."""
-        ways, end, pieces = self._ways(word), len(word), []
+        ways, end, cut = self._ways(word), len(word), []
         while end > 0:
-            candidates = ways[end]
-            [piece] = generator.choices(candidates.pieces, cum_weights=candidates.cumulative)
-            pieces.append(piece)
+            pieces, cumulative = ways[end]
+            # What random.choices does, without its checks.
+            piece = pieces[bisect(cumulative, generator.random() * cumulative[-1], 0, len(pieces) - 1)]
+            cut.append(piece)
             end -= len(piece)
-        return pieces[::-1]
+        return cut[::-1]
 
     def _ways_to_cut(self, word: str) -> list[_Ways]:
         """For each position of the word, the pieces that may end there."""
@@ -71,6 +73,9 @@ class UnigramSampler:
 class BpeSampler:
     """BPE-dropout (Provilkov et al. 2020, algorithm 1): the best merge is applied, out of those not dropped this time.
 
+    Most words come out as without dropout, whose merges are remembered: one number drawn says how many of them in a
+    row escape being dropped. Only from there on is the algorithm gone through.
+
     Args:
         scores: of every piece, the higher, the earlier it is merged.
         dropout: probability to drop a merge, each time it is possible. 0: the usual pieces; 1: characters.
@@ -78,16 +83,49 @@ class BpeSampler:
 
     def __init__(self, scores: Mapping[str, float], dropout: float) -> None:
         self._scores, self._dropout = scores, dropout
+        self._log_kept = math.log1p(-dropout) if dropout < 1.0 else -math.inf
+        self._usual = lru_cache(_WORDS_REMEMBERED)(self._usual_merges)
 
     def cut(self, word: str, generator: Random) -> list[str]:
         """The pieces of a word, drawn at random; a character that is no piece stands alone."""
+        usual, merges = self._usual(word)
+        escaped = self._escaped(generator)
+        if escaped >= len(merges):
+            return usual.copy()
         pieces = list(word)
-        while True:
-            best, where = -math.inf, -1
-            for index in range(len(pieces) - 1):
-                score = self._scores.get(pieces[index] + pieces[index + 1])
-                if score is not None and score > best and generator.random() >= self._dropout:
-                    best, where = score, index
-            if where < 0:
-                return pieces
-            pieces[where : where + 2] = [pieces[where] + pieces[where + 1]]
+        for where in merges[: int(escaped)]:
+            _merge(pieces, where)
+        where = self._best(pieces, generator, dropped=merges[int(escaped)])
+        while where >= 0:
+            _merge(pieces, where)
+            where = self._best(pieces, generator)
+        return pieces
+
+    def _escaped(self, generator: Random) -> float:
+        """How many merges in a row are not dropped: n or more with the probability (1 − dropout)^n."""
+        if self._dropout == 0.0:
+            return math.inf
+        return math.log(1.0 - generator.random()) / self._log_kept
+
+    def _best(self, pieces: list[str], generator: Random | None, dropped: int = -1) -> int:
+        """Where the best merge is, of those not dropped (of all, without a generator); −1: there is none."""
+        best, best_at = -math.inf, -1
+        for where in range(len(pieces) - 1):
+            score = self._scores.get(pieces[where] + pieces[where + 1])
+            if score is None or score <= best or where == dropped:
+                continue
+            if generator is None or generator.random() >= self._dropout:
+                best, best_at = score, where
+        return best_at
+
+    def _usual_merges(self, word: str) -> tuple[list[str], list[int]]:
+        """The pieces without dropout, and where one merge after another joins two."""
+        pieces, merges = list(word), []
+        while (where := self._best(pieces, None)) >= 0:
+            merges.append(where)
+            _merge(pieces, where)
+        return pieces, merges
+
+
+def _merge(pieces: list[str], where: int) -> None:
+    pieces[where : where + 2] = [pieces[where] + pieces[where + 1]]

@@ -8,14 +8,16 @@ With `sampling` above 0 a text is cut differently each time it is drawn, which m
 varied), for "bpe" the probability that a merge is dropped (Provilkov et al. 2020, section 3); usual is 0.1.
 """
 
+import heapq
 import io
 import json
 import os
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, SupportsInt, TypeVar
 
@@ -30,7 +32,8 @@ UNAMBIGUOUS = ("char", "word")  # there is one way to cut a text into these
 OF_ONE_SIDE = ("kind", "vocab_size", "normalization", "character_coverage")
 NORMALIZATIONS = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
 SPECIALS = 4  # pad, bos, eos, unk
-LEARN_FROM = 1_000_000  # pairs; more hardly change the vocabulary, and all of them must fit into memory
+LEARN_FROM = 1_000_000  # pairs; more hardly change the vocabulary
+LEARN_FROM_CHARACTERS = 50_000_000  # all of them must fit into memory: "unigram" takes 20 bytes for each
 SPACE = "▁"  # how SentencePiece writes a space; a word begins with one
 LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out when learning
 
@@ -125,14 +128,14 @@ class Tokenizer:
     ) -> "Tokenizer":
         """Learn a model from lines of text; write it to `path`, and its settings to settings.json beside it.
 
-        At most `LEARN_FROM` lines are used, drawn at random by `seed`. If the text does not hold `vocab_size`
-        different pieces, the vocabulary is as large as it can be.
+        At most `LEARN_FROM` lines and `LEARN_FROM_CHARACTERS` are used, drawn at random by `seed`. If the text does
+        not hold `vocab_size` different pieces, the vocabulary is as large as it can be.
 
         Raises:
             UserError: there is no text in the lines, or vocab_size is smaller than the number of characters.
         """
         settings = TokenizerSettings(kind, vocab_size, True, 0.0, normalization, character_coverage)
-        return cls._learn(_sample(lines, LEARN_FROM, seed), Path(path), settings)
+        return cls._learn(_sample(lines, len, seed), Path(path), settings)
 
     @classmethod
     def _learn(cls, lines: list[str], path: Path, settings: TokenizerSettings) -> "Tokenizer":
@@ -206,6 +209,11 @@ class Tokenizer:
         """The piece of each id as SentencePiece spells it ("▁" for a space), special ones included."""
         return [self._processor.id_to_piece(int(i)) for i in ids]
 
+    def to_bytes(self) -> bytes:
+        """The model as SentencePiece writes it to a file."""
+        model: bytes = self._processor.serialized_model_proto()
+        return model
+
 
 class Tokenizers:
     """The tokenizers of both sides; when joint, `source` and `target` are the same object."""
@@ -229,7 +237,7 @@ class Tokenizers:
             UserError: see `Tokenizer.learn`.
         """
         directory = Path(directory)
-        sample = _sample(pairs, LEARN_FROM, seed)
+        sample = _sample(pairs, lambda pair: len(pair[0]) + len(pair[1]), seed)
         sources, targets = [pair[0] for pair in sample], [pair[1] for pair in sample]
         (directory / "settings.json").unlink(missing_ok=True)  # without it, nothing half-written is loaded
         if settings.joint:
@@ -261,16 +269,26 @@ def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
         raise UserError(f"tokenizer: unknown {what} {value!r}; {hint}")
 
 
-def _sample(items: Iterable[Item], count: int, seed: int) -> list[Item]:
-    """At most `count` of the items, each with the same chance (reservoir sampling), in one pass."""
+def _sample(items: Iterable[Item], characters: Callable[[Item], int], seed: int) -> list[Item]:
+    """As many of the items as the limits allow, each with the same chance, in one pass and in their order.
+
+    Each item draws a number, and those with the lowest are kept.
+    """
     generator = random.Random(seed)
-    kept: list[Item] = []
-    for seen, item in enumerate(items):
-        if seen < count:
-            kept.append(item)
-        elif (place := generator.randrange(seen + 1)) < count:
-            kept[place] = item
-    return kept
+    kept: list[tuple[float, int, Item]] = []  # a heap; on its top the highest number drawn, negated
+    size, limit = 0, 1.0
+    for number, item in enumerate(items):
+        drawn = generator.random()
+        if drawn >= limit:
+            continue
+        heapq.heappush(kept, (-drawn, number, item))
+        size += characters(item)
+        while len(kept) > 1 and (len(kept) > LEARN_FROM or size > LEARN_FROM_CHARACTERS):
+            highest, _, left_out = heapq.heappop(kept)
+            size -= characters(left_out)
+            limit = -highest
+    kept.sort(key=itemgetter(1))
+    return [item for _, _, item in kept]
 
 
 def _train(lines: list[str], settings: TokenizerSettings) -> bytes:

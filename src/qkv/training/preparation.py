@@ -164,8 +164,11 @@ def _refuse_to_overwrite(run: Run) -> None:
 
 
 def _check_readable(config: Config) -> None:
-    """Read every file through once before anything is written: a fault on the last line is found now."""
-    for name in ("train", "validation", "test"):
+    """Read the files through once before anything is written: a fault on the last line is found now.
+
+    The training pairs are the exception: they may be many, and the tokenizer learns from them right after this.
+    """
+    for name in ("validation", "test"):
         if getattr(config.data, name) is not None:
             for _ in read_pairs(pair_files(config, name)):
                 pass
