@@ -6,7 +6,7 @@ from torch import Tensor
 
 from qkv.nn import AttentionRecord, DecoderLayer, Memory, Transformer, TransformerConfig
 from qkv.nn.attention import MultiHeadAttention
-from qkv.nn.cache import GrowingKeyValue
+from qkv.nn.cache import TransformerState
 
 CLOSE = {"atol": 1e-10, "rtol": 0}
 
@@ -144,25 +144,43 @@ def test_precisions_and_devices(position, dtype, device, source, target):
     torch.testing.assert_close(stepped, model.decode(target, memory), atol=tolerance, rtol=0)
 
 
-def test_growing_key_value_is_what_was_appended():
-    cache, parts = GrowingKeyValue(), [torch.randn(2, 3, new, 4) for new in (1, 20, 3, 100, 1)]
-    for number, part in enumerate(parts, start=1):
-        keys, values = cache.append(part, -part)
-        assert torch.equal(keys, torch.cat(parts[:number], dim=2))
-        assert torch.equal(values, -keys)
-        assert cache.length == keys.shape[2]
+def test_what_no_beam_descends_from_is_forgotten(plain_model, source):
+    """Two beams that both descend from one, again and again, take room for little more than one."""
+    memory = plain_model.encode(source, source != 0)
+    state, winners = plain_model.start(memory), torch.tensor([0, 0, 2, 2, 5, 5])
+    target = torch.randint(1, 11, (6, 200))
+    for position in range(200):
+        hidden = plain_model.decode(target[:, position : position + 1], memory, state)
+        state.reorder(winners)
+        target[:, : position + 1] = target[winners, : position + 1]
+    torch.testing.assert_close(hidden[winners], plain_model.decode(target, memory)[:, -1:], **CLOSE)
+    assert state.room < 1.6 * 200
 
 
-def test_selecting_from_an_empty_cache_changes_nothing():
-    cache = GrowingKeyValue()
-    cache.select(torch.tensor([1, 0]))
-    assert cache.length == 0
-    keys, _ = cache.append(torch.ones(2, 3, 1, 4), torch.ones(2, 3, 1, 4))
-    assert keys.shape == (2, 3, 1, 4)
+@pytest.mark.parametrize("policy", ["reorder", "keep", "both"])
+def test_a_recorded_step_shows_what_each_beam_descends_from(plain_model, source, policy):
+    memory, target = plain_model.encode(source, source != 0), torch.randint(1, 11, (6, 60))
+    state, swapped, last = plain_model.start(memory), torch.tensor([1, 0, 2, 2, 5, 4]), torch.tensor([2])
+    rows = torch.arange(6)
+    for position in range(59):
+        plain_model.decode(target[:, position : position + 1], memory, state)
+        if policy != "keep":
+            state.reorder(swapped)
+            target[:, : position + 1] = target[swapped, : position + 1]
+    if policy != "reorder":
+        state.keep(last)
+        memory, rows = memory.keep(last), rows[4:]
+    step, whole = AttentionRecord(), AttentionRecord()
+    plain_model.decode(target[rows, 59:], memory, state, step)
+    plain_model.decode(target[rows], memory, record=whole)
+    for recorded, expected in zip(step.decoder + step.cross, whole.decoder + whole.cross, strict=True):
+        torch.testing.assert_close(recorded, expected[:, :, 59:], **CLOSE)
 
 
-def test_a_layer_alone_with_a_cache():
+def test_a_layer_alone_in_steps():
     layer, x, memory = DecoderLayer(12, 3, 24, rotary=True), torch.randn(2, 5, 12), torch.randn(2, 4, 12)
-    cache = GrowingKeyValue()
-    steps = [layer(x[:, i : i + 1], memory, cache=cache) for i in range(5)]
+    state, steps = TransformerState([layer.cross_attention.project_key_value(memory)], None), []
+    for i in range(5):
+        state.extend(rows=2, new=1)
+        steps.append(layer.step(x[:, i : i + 1], state, 0))
     torch.testing.assert_close(torch.cat(steps, dim=1), layer(x, memory), **CLOSE)

@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from qkv.nn import DecoderLayer, EncoderLayer, FeedForward, Residual, causal_mask, padding_mask
-from qkv.nn.cache import GrowingKeyValue
 
 LAYER = {"d_model": 12, "num_heads": 3, "d_ff": 24}
 
@@ -103,16 +102,6 @@ def test_a_target_padded_on_the_left():
     padded = torch.cat((torch.randn(1, 2, 12), x), dim=1)
     mask = padding_mask(torch.tensor([4]), 6).flip(1)[:, None]
     torch.testing.assert_close(layer(padded, memory, mask=mask)[:, 2:], layer(x, memory))
-
-
-def test_a_target_padded_on_the_left_with_a_cache():
-    layer, x, memory = DecoderLayer(**LAYER), torch.randn(1, 6, 12), torch.randn(1, 5, 12)
-    mask = padding_mask(torch.tensor([4]), 6).flip(1)[:, None]
-    cache = GrowingKeyValue()
-    with torch.no_grad():
-        steps = [layer(x[:, i : i + 1], memory, mask=mask[..., : i + 1], cache=cache) for i in range(6)]
-        whole = layer(x, memory, mask=mask)
-    torch.testing.assert_close(torch.cat(steps, dim=1)[:, 2:], whole[:, 2:])
 
 
 def test_keys_and_values_of_the_memory_stand_for_it():

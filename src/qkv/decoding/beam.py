@@ -10,6 +10,7 @@ from torch import Tensor
 from qkv.decoding.beam_tree import BeamRecord, Reason
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.progress import Progress, check_prefix, forbidden_tokens, worth_compacting
+from qkv.decoding.ranking import best_extensions
 from qkv.nn.seq2seq import Seq2Seq
 
 
@@ -62,8 +63,8 @@ def beam_search(
     while True:
         carried = [endings[sentence] for sentence in progress.sentences]
         width = tokens.shape[1]
-        extended = progress.step(tokens[:, :, -1].flatten()).add_(log_probabilities.flatten()[:, None])
-        best, parents, newest = _best_candidates(extended.unflatten(0, (-1, width)), 2 * beam)
+        gains = progress.step(tokens[:, :, -1].flatten()).unflatten(0, (-1, width))
+        best, parents, newest = best_extensions(gains, log_probabilities, 2 * beam)
 
         ends = newest == eos
         finished = (ends & (best > -torch.inf))[:, :beam]
@@ -166,15 +167,6 @@ class Endings:
 
 def _score(hypothesis: Hypothesis) -> float:
     return hypothesis.score
-
-
-def _best_candidates(
-    log_probabilities: Float[Tensor, "sentence beam vocab"], count: int
-) -> tuple[Float[Tensor, "sentence count"], Int[Tensor, "sentence count"], Int[Tensor, "sentence count"]]:
-    """A sentence's most probable extensions, best first: (log-probability, beam it extends, token)."""
-    _, beam, vocab = log_probabilities.shape
-    best, where = log_probabilities.flatten(1).topk(min(count, beam * vocab))
-    return best, where // vocab, where % vocab
 
 
 def _beams(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.progress import Progress, check_prefix, forbidden_tokens, worth_compacting
+from qkv.decoding.ranking import best_token
 from qkv.nn.seq2seq import Seq2Seq
 
 
@@ -52,7 +53,7 @@ def greedy(
     log_probabilities = [0.0] * batch
 
     while live:
-        gains, newest = progress.step(newest).max(dim=-1)
+        gains, newest = best_token(progress.step(newest))
         still_live = []
         new_tokens, new_gains = newest.tolist(), gains.tolist()
         for row in live:

@@ -50,7 +50,8 @@ class Progress:
         hidden = self._model.decode(tokens[:, None], self._memory, self._state)
         logits = self._model.project(hidden[:, -1])
         log_probabilities = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-        log_probabilities[:, self._forbidden] = -torch.inf
+        for token in self._forbidden:
+            log_probabilities[:, token] = -torch.inf
         if position < len(self._prefix):
             forced = self._prefix[position]
             log_probabilities = torch.full_like(log_probabilities, -torch.inf).index_copy_(

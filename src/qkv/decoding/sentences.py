@@ -6,9 +6,12 @@ import torch
 
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.search import search
+from qkv.decoding.shortlist import Shortlist, Shortlisted
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import pad as pad_sequences
 from qkv.text.tokenizer import Tokenizers
+
+_ENOUGH_ROWS = 32
 
 
 def search_all(
@@ -20,6 +23,7 @@ def search_all(
     batch_tokens: int = 8192,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int], None] | None = None,
+    shortlist: Shortlist | None = None,
 ) -> list[list[Hypothesis]]:
     """Search for the best outputs of each source.
 
@@ -31,22 +35,24 @@ def search_all(
         batch_tokens: source tokens × beam in a batch, at most (a longer source is a batch of its own).
         device: where the model is.
         on_progress: called with the number of sources done since the last call.
+        shortlist: limits the target tokens that a batch may consist of, if given.
 
     Returns:
         For each source its `options.n_best` hypotheses, best first.
     """
+    bos, eos, pad = tokenizers.target.bos, tokenizers.target.eos, tokenizers.target.pad
     results: list[list[Hypothesis]] = [[] for _ in sources]
     for indices in length_sorted_batches([len(source) for source in sources], batch_tokens // options.beam):
         padded, mask = pad_sequences([list(sources[index]) for index in indices], tokenizers.source.pad)
-        found = search(
-            model,
-            padded.to(device),
-            None if mask is None else mask.to(device),
-            bos=tokenizers.target.bos,
-            eos=tokenizers.target.eos,
-            pad=tokenizers.target.pad,
-            options=options,
-        )
+        source, source_mask = padded.to(device), None if mask is None else mask.to(device)
+        if shortlist is None:
+            found = search(model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options)
+        else:
+            narrow = Shortlisted(model, shortlist.of(source))
+            first, last, filling = map(narrow.place, (bos, eos, pad))
+            found = narrow.restore(
+                search(narrow, source, source_mask, bos=first, eos=last, pad=filling, options=options)
+            )
         for index, hypotheses in zip(indices, found, strict=True):
             results[index] = hypotheses
         if on_progress is not None:
@@ -55,11 +61,16 @@ def search_all(
 
 
 def length_sorted_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices in batches of like length, longest first, so that memory is at its peak at once if it is to run out."""
+    """Indices in batches of like length, longest first, so that memory is at its peak at once if it is to run out.
+
+    A batch that has rows enough to keep a processor busy ends where more than a quarter of the next row would be
+    padding.
+    """
     batches: list[list[int]] = []
     longest = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if not batches or (len(batches[-1]) + 1) * longest > max_tokens:
+        full = not batches or (len(batches[-1]) + 1) * longest > max_tokens
+        if full or (len(batches[-1]) >= _ENOUGH_ROWS and 4 * lengths[index] < 3 * longest):
             batches.append([])
             longest = lengths[index]
         batches[-1].append(index)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qkv.nn.attention import MultiHeadAttention
-from qkv.nn.cache import GrowingKeyValue, KeyValue
+from qkv.nn.cache import KeyValue, TransformerState
 from qkv.nn.dropout import Dropout
 from qkv.nn.norm import NormKind, make_norm
 
@@ -195,7 +195,6 @@ class DecoderLayer(nn.Module):
         memory_mask: Bool[Tensor, "#batch #target source"] | None = None,
         *,
         mask: Bool[Tensor, "#rows #target key"] | None = None,
-        cache: GrowingKeyValue | None = None,
         record: tuple[list[Tensor], list[Tensor]] | None = None,
     ) -> Float[Tensor, "rows target d_model"]:
         """Let every position look at those before it and at the memory, then transform each.
@@ -206,18 +205,12 @@ class DecoderLayer(nn.Module):
                 called before.
             memory_mask: True = a source position that may be attended to.
             mask: True = may attend, beside the causal rule; needed only if the target is padded on the left.
-            cache: keys and values of earlier target positions, which it is extended by.
             record: (self-attention, cross-attention) weights are appended to these lists if given.
         """
         own_record, cross_record = record if record is not None else (None, None)
 
         def attend_to_target(x: Tensor) -> Tensor:
-            query, key, value = self.attention.project_all(x, offset=0 if cache is None else cache.length)
-            if cache is not None:
-                key, value = cache.append(key, value)
-            output, weights = self.attention.attend(
-                query, key, value, mask=mask, causal=self.causal, return_weights=own_record is not None
-            )
+            output, weights = self.attention(x, mask=mask, causal=self.causal, return_weights=own_record is not None)
             return _recorded(output, weights, own_record)
 
         def attend_to_memory(x: Tensor) -> Tensor:
@@ -234,6 +227,37 @@ class DecoderLayer(nn.Module):
             if weights is not None:
                 weights = weights.unflatten(2, (-1, x.shape[1])).transpose(1, 2).flatten(0, 1)
             return _recorded(output.reshape(x.shape), weights, cross_record)
+
+        x = self.attention_residual(x, attend_to_target)
+        x = self.cross_attention_residual(x, attend_to_memory)
+        return self.feed_forward_residual(x, self.feed_forward)
+
+    def step(
+        self,
+        x: Float[Tensor, "rows new d_model"],
+        state: TransformerState,
+        index: int,
+        record: tuple[list[Tensor], list[Tensor]] | None = None,
+    ) -> Float[Tensor, "rows new d_model"]:
+        """The same for new positions alone: earlier ones and the memory have left keys and values in the state.
+
+        Args:
+            x: the layer's input; its rows are the state's sentences, or several adjacent ones (beams) for each.
+            state: has been told of the step by `TransformerState.extend`.
+            index: which layer this is.
+            record: see `forward`.
+        """
+        own_record, cross_record = record if record is not None else (None, None)
+
+        def attend_to_target(x: Tensor) -> Tensor:
+            heads = self.attention.project_all(x, offset=state.length - x.shape[1])
+            found = state.attend_to_target(index, *heads, scale=self.attention.scale, record=own_record)
+            return self.attention.output(found.transpose(1, 2).flatten(start_dim=2))
+
+        def attend_to_memory(x: Tensor) -> Tensor:
+            query = self.cross_attention.project_query(x.reshape(state.sentences, -1, x.shape[-1]))
+            found = state.attend_to_memory(index, query, scale=self.cross_attention.scale, record=cross_record)
+            return self.cross_attention.output(found.transpose(1, 2).reshape(x.shape))
 
         x = self.attention_residual(x, attend_to_target)
         x = self.cross_attention_residual(x, attend_to_memory)

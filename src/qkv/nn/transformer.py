@@ -196,17 +196,22 @@ class Decoder(nn.Module):
         record: tuple[list[Tensor], list[Tensor]] | None = None,
     ) -> Float[Tensor, "rows target d_model"]:
         """Transform `x`: with a state the new positions only, and the state's keys stand for `memory`."""
+        if state is not None:
+            state.extend(x.shape[0], x.shape[1])
         for index, layer in enumerate(self.layers):
             if state is None:
                 x = layer(x, memory, memory_mask, record=record)
             else:
-                x = layer(x, state.memory[index], memory_mask, cache=state.target[index], record=record)
+                x = cast(DecoderLayer, layer).step(x, state, index, record)
         return x if self.norm is None else self.norm(x)
 
-    def start(self, memory: Float[Tensor, "batch source d_model"]) -> TransformerState:
+    def start(
+        self, memory: Float[Tensor, "batch source d_model"], memory_mask: Bool[Tensor, "batch source"] | None = None
+    ) -> TransformerState:
         """The state before the first token: every layer's keys and values of the memory, computed once."""
-        layers = (cast(DecoderLayer, layer) for layer in self.layers)
-        return TransformerState([layer.cross_attention.project_key_value(memory) for layer in layers])
+        layers = [cast(DecoderLayer, layer) for layer in self.layers]
+        key_values = [layer.cross_attention.project_key_value(memory) for layer in layers]
+        return TransformerState(key_values, memory_mask, causal=layers[0].causal)
 
 
 class Transformer(Seq2Seq):
@@ -242,7 +247,7 @@ class Transformer(Seq2Seq):
 
     def start(self, memory: Memory) -> TransformerState:
         """See `Seq2Seq.start`."""
-        return self.decoder.start(memory.states)
+        return self.decoder.start(memory.states, memory.mask)
 
     def decode(
         self,
