@@ -40,16 +40,18 @@ evaluation: {{metrics: [wer, per]}}
 SURFACE = {
     "train": "recipe key=value --resume --quiet",
     "compare": "recipe key=value --vary --budget --output --metrics --beam --quiet",
-    "translate": "run --checkpoint --device --threads --input --output --n-best --beam --length-penalty",
+    "translate": "run --checkpoint --device --threads --input --output --n-best --beam --length-penalty "
+    "--engine --precision",
     "evaluate": "run --checkpoint --device --threads --data --source --target --metrics --output --json "
-    "--beam --length-penalty",
-    "score": "run --checkpoint --device --threads --data --source --target --tokens",
+    "--beam --length-penalty --engine --precision",
+    "score": "run --checkpoint --device --threads --data --source --target --tokens --engine --precision",
     "average": "run --last --use",
     "info": "run",
     "attention": "run text --checkpoint --device --threads --target --kind --layer --head --beam --output",
     "align": "run --checkpoint --device --threads --data --source --target --gold --layer --head --shifted --output",
     "shapes": "run text --checkpoint --device --threads --target --preset --option --vocab-size --all --output",
     "report": "run --checkpoint --device --threads --text --evaluate --output",
+    "benchmark": "run --checkpoint --device --threads --data --source --target --engine --beam --seconds --output",
 }
 
 

@@ -9,8 +9,9 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from qkv import __version__, cli_inspection, cli_report
+from qkv import __version__, cli_benchmark, cli_inspection, cli_report
 from qkv.cli_shared import (
+    add_engine,
     add_pairs,
     add_run,
     add_search,
@@ -151,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add_run(added)
     add_pairs(added, "TSV lines from standard input by default")
     added.add_argument("--tokens", action="store_true", help="also print every token with its log-probability")
+    add_engine(added)
 
     added = verb("average", _average, "average the last checkpoints of a run into a new one")
     added.add_argument("run", help="a run directory")
@@ -162,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_inspection.add_verbs(verb)
     cli_report.add_verbs(verb)
+    cli_benchmark.add_verbs(verb)
     return parser
 
 

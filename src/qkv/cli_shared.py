@@ -35,6 +35,13 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     """How to search."""
     parser.add_argument("--beam", type=positive, metavar="N", help="beam width; 1 is greedy; the recipe's by default")
     parser.add_argument("--length-penalty", type=float, metavar="X", help="score = log-probability / length^X")
+    add_engine(parser)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """What decodes; see `translator_of`."""
+    parser.add_argument("--engine", metavar="NAME", help="torch or ctranslate2; the recipe's by default")
+    parser.add_argument("--precision", metavar="NAME", help="float32, bf16, fp16 or int8; the recipe's by default")
 
 
 def translator_of(options: argparse.Namespace) -> "Translator":
@@ -45,7 +52,13 @@ def translator_of(options: argparse.Namespace) -> "Translator":
         import torch
 
         torch.set_num_threads(options.threads)
-    return load(options.run, checkpoint=options.checkpoint, device=options.device)
+    return load(
+        options.run,
+        checkpoint=options.checkpoint,
+        device=options.device,
+        engine=getattr(options, "engine", None),
+        precision=getattr(options, "precision", None),
+    )
 
 
 def files_of_pairs(options: argparse.Namespace) -> "PairFiles | None":

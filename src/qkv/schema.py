@@ -200,6 +200,16 @@ class DecodingConfig(Section):
     max_length_ratio: float = Field(2.0, ge=0, description="longest output: ratio × source length + extra")
     max_length_extra: int = Field(10, ge=0, description="see max_length_ratio")
     batch_tokens: int = Field(8192, ge=1, description="source tokens × beam decoded together, at most")
+    engine: Literal["torch", "ctranslate2"] = Field(
+        "torch", description="what decodes: this library, or CTranslate2 (Transformers only; its own package)"
+    )
+    precision: Literal["float32", "bf16", "fp16", "int8"] = Field(
+        "float32",
+        description="of matrix products while decoding; int8: on a CPU, quicker; bf16: slow on a CPU without it",
+    )
+    shortlist: int | None = Field(
+        None, ge=1, description="look only at so many target tokens for each source token (try 20); null: at all"
+    )
 
 
 class EvaluationConfig(Section):

@@ -9,10 +9,11 @@ from typing import Literal, overload
 
 import torch
 
+from qkv.decoding.engine import Engine
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.scoring import score_targets
 from qkv.decoding.sentences import length_sorted_batches, search_all
-from qkv.devices import pick_device
+from qkv.devices import keep_freed_memory, pick_device
 from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run import Run
@@ -73,6 +74,7 @@ class Translator:
         options: how to search, unless a call says otherwise.
         batch_tokens: source tokens × beam decoded together, at most.
         device: where to compute; by default where the model is.
+        engine: searches and scores in place of the model.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class Translator:
         options: SearchOptions = SearchOptions(),
         batch_tokens: int = 8192,
         device: torch.device | str | None = None,
+        engine: Engine | None = None,
     ):
+        self.engine = engine
         self.device = next(model.parameters()).device if device is None else torch.device(device)
         self.model = model.to(self.device).eval()
         self.tokenizers, self.options, self.batch_tokens = tokenizers, options, batch_tokens
@@ -196,16 +200,20 @@ class Translator:
         """The hypotheses for each source, in the order of the input; none for a blank one."""
         encoded = self.encode(sources, "source")
         wanted = [index for index, source in enumerate(sources) if source.strip()]
+        chosen = [encoded[index] for index in wanted]
         with _progress_bar(len(wanted), progress) as advance:
-            found = search_all(
-                self.model,
-                [encoded[index] for index in wanted],
-                self.tokenizers,
-                options,
-                batch_tokens=self.batch_tokens,
-                device=self.device,
-                on_progress=advance,
-            )
+            if self.engine is not None:
+                found = self.engine.search(chosen, options, batch_tokens=self.batch_tokens, on_progress=advance)
+            else:
+                found = search_all(
+                    self.model,
+                    chosen,
+                    self.tokenizers,
+                    options,
+                    batch_tokens=self.batch_tokens,
+                    device=self.device,
+                    on_progress=advance,
+                )
         results: list[list[Hypothesis]] = [[] for _ in sources]
         for index, hypotheses in zip(wanted, found, strict=True):
             results[index] = hypotheses
@@ -213,13 +221,15 @@ class Translator:
 
     def _score_batch(self, sources: Sequence[list[int]], targets: Sequence[list[int]]) -> list[TargetScore]:
         tokenizer = self.tokenizers.target
-        source, source_mask = self._pad(sources, self.tokenizers.source.pad)
-        target_input, _ = self._pad([[tokenizer.bos, *target[:-1]] for target in targets], tokenizer.pad)
-        target_output, target_mask = self._pad(targets, tokenizer.pad)
-        scores = score_targets(self.model, source, source_mask, target_input, target_output, target_mask)
+        if self.engine is not None:
+            rows = self.engine.score(sources, targets)
+        else:
+            source, source_mask = self._pad(sources, self.tokenizers.source.pad)
+            target_input, _ = self._pad([[tokenizer.bos, *target[:-1]] for target in targets], tokenizer.pad)
+            target_output, target_mask = self._pad(targets, tokenizer.pad)
+            rows = score_targets(self.model, source, source_mask, target_input, target_output, target_mask).tolist()
         return [
-            TargetScore(tokenizer.pieces(target), row[: len(target)])
-            for target, row in zip(targets, scores.tolist(), strict=True)
+            TargetScore(tokenizer.pieces(target), row[: len(target)]) for target, row in zip(targets, rows, strict=True)
         ]
 
     def translation(self, hypothesis: Hypothesis) -> Translation:
@@ -247,17 +257,28 @@ class Translator:
         return padded.to(self.device), None if mask is None else mask.to(self.device)
 
 
-def load(run: str | Path, *, checkpoint: str | Path | None = None, device: str = "auto") -> Translator:
+def load(
+    run: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    engine: str | None = None,
+    precision: str | None = None,
+    shortlist: int | None = None,
+) -> Translator:
     """A translator from a run directory, with the run's own decoding options.
 
     Args:
         run: the run directory.
         checkpoint: the run's best by default.
         device: auto, cpu, cuda or cuda:N.
+        engine: what searches and scores, in place of `decoding.engine`: torch or ctranslate2.
+        precision: what it computes in, in place of `decoding.precision`: float32, bf16, fp16 or int8.
+        shortlist: target tokens looked at for each source token, in place of `decoding.shortlist`; engine torch only.
 
     Raises:
         UserError: if it is no run, or has no such checkpoint or one that does not fit, or the device does not
-            exist here.
+            exist here, or the engine cannot run the model, or not in this precision.
     """
     opened = Run.open(run)
     decoding = opened.config.decoding
@@ -272,7 +293,30 @@ def load(run: str | Path, *, checkpoint: str | Path | None = None, device: str =
     outputs, tokens = model.output.out_features, tokenizers.target.vocab_size
     if outputs != tokens:
         raise UserError(f"{path}: of another shape: it has {outputs:,} target tokens, this run has {tokens:,}")
-    return Translator(model, tokenizers, options=options, batch_tokens=decoding.batch_tokens)
+    if pick_device(device).type == "cpu":
+        keep_freed_memory()
+    translator = Translator(model, tokenizers, options=options, batch_tokens=decoding.batch_tokens)
+    engine = decoding.engine if engine is None else engine
+    precision = decoding.precision if precision is None else precision
+    shortlist = decoding.shortlist if shortlist is None else shortlist
+    if engine == "ctranslate2":
+        from qkv.interchange.ctranslate2_cache import open_engine
+
+        translator.engine = open_engine(
+            opened, path, translator.model, tokenizers, precision=precision, device=translator.device
+        )
+    elif engine != "torch":
+        raise UserError(f"unknown engine {engine!r}: use torch or ctranslate2")
+    elif precision != "float32" or shortlist is not None:
+        from qkv.decoding.torch_engine import TorchEngine, lower_precision, shortlist_of
+
+        translator.engine = TorchEngine(
+            lower_precision(translator.model, precision, translator.device),
+            tokenizers,
+            translator.device,
+            None if shortlist is None else shortlist_of(opened, tokenizers, shortlist),
+        )
+    return translator
 
 
 @contextmanager

@@ -1,0 +1,225 @@
+"""A Transformer written for CTranslate2 (https://opennmt.net/CTranslate2), a C++ engine that decodes fast on CPUs.
+
+The two agree on the architecture, so nothing but the layout of the weights changes. Where CTranslate2 has a table of
+positions of its own we write ours, which begins at position 0 and alternates sine and cosine as the paper does.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, cast
+
+import numpy as np
+from torch import Tensor, nn
+
+from qkv.errors import UserError
+from qkv.files import new_directory
+from qkv.nn import MultiHeadAttention, Transformer, TransformerConfig
+from qkv.nn.embedding import sinusoidal_position
+from qkv.nn.layers import DecoderLayer, EncoderLayer, FeedForward
+from qkv.nn.seq2seq import Seq2Seq
+from qkv.text.tokenizer import Tokenizer, Tokenizers
+
+Quantization = Literal["none", "float32", "int8", "int16", "float16", "bfloat16"]
+
+POSITIONS = 4096
+"""The longest sequence of an exported model whose positions are not learned: its table has to end somewhere."""
+
+
+def library() -> ModuleType:
+    """The package, imported.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        import ctranslate2
+        import ctranslate2.specs
+    except ImportError:
+        raise UserError("CTranslate2 is not installed: pip install 'qkv[ctranslate2]'") from None
+    module: ModuleType = ctranslate2
+    return module
+
+
+def export_ctranslate2(
+    model: Seq2Seq, tokenizers: Tokenizers, path: str | Path, *, quantization: Quantization = "none"
+) -> Path:
+    """Write a directory that `ctranslate2.Translator` loads: model.bin, config.json and the vocabularies.
+
+    Tokens are SentencePiece's pieces. A source is given with its end of sentence; an output comes without.
+
+    Args:
+        model: a `Transformer`.
+        tokenizers: of both sides.
+        path: the new directory; an older one of that name is replaced when the new one is complete.
+        quantization: of the weights; "none" and "float32" keep them as they are.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: if CTranslate2 cannot run the model or is not installed, or the directory cannot be written.
+    """
+    path, spec = Path(path), specification(model, tokenizers, quantization)
+    try:
+        with new_directory(path) as new:
+            spec.save(str(new))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+    return path
+
+
+def specification(model: Seq2Seq, tokenizers: Tokenizers, quantization: Quantization = "none") -> Any:
+    """The model as a `ctranslate2.specs.TransformerSpec` that is ready to be saved.
+
+    Raises:
+        UserError: see `export_ctranslate2`.
+    """
+    config = supported_config(model)
+    model = cast(Transformer, model)
+    specs = library().specs
+    activation = specs.Activation
+    final_norm = config.norm_position == "pre" if config.final_norm is None else config.final_norm
+    options: dict[str, Any] = {
+        # With these two a stack has a place for a last norm; whether layers are pre-norm is set below.
+        "pre_norm": True,
+        "no_final_norm": not final_norm,
+        "activation": {"relu": activation.RELU, "gelu": activation.GELU, "swiglu": activation.SWISH}[config.activation],
+        "ffn_glu": config.activation == "swiglu",
+    }
+    if config.position == "rotary":
+        options |= {"rotary_dim": config.d_model // config.num_heads, "rotary_interleave": True}
+    spec = specs.TransformerSpec(
+        specs.TransformerEncoderSpec(config.encoder_layers, config.num_heads, **options),
+        specs.TransformerDecoderSpec(config.decoder_layers, config.num_heads, **options),
+    )
+    for stack, embedding, layers, norm in (
+        (spec.encoder, model.source_embedding, model.encoder.layers, model.encoder.norm),
+        (spec.decoder, model.target_embedding, model.decoder.layers, model.decoder.norm),
+    ):
+        stack.pre_norm = config.norm_position == "pre"
+        tokens = stack.embeddings[0] if stack is spec.encoder else stack.embeddings
+        tokens.weight = _array(embedding.tokens.weight)
+        if config.position != "rotary":
+            stack.position_encodings.encodings = _positions(config, embedding.position)
+        for layer_spec, layer in zip(stack.layer, layers, strict=True):
+            _fill_layer(layer_spec, cast(EncoderLayer | DecoderLayer, layer))
+        if norm is not None:
+            _fill_norm(stack.layer_norm, norm)
+    spec.decoder.projection.weight = _array(model.output.weight)
+    _fill_vocabularies(spec, tokenizers)
+    spec.validate()
+    spec.optimize(quantization=None if quantization in ("none", "float32") else quantization)
+    return spec
+
+
+def supported_config(model: Seq2Seq) -> TransformerConfig:
+    """The model's configuration.
+
+    Raises:
+        UserError: if CTranslate2 has no such model.
+    """
+    if not isinstance(model, Transformer):
+        raise UserError(f"CTranslate2 runs Transformers, and this model is a {type(model).__name__}")
+    config = model.config
+    refusals = {
+        f"norm={config.norm}; it has LayerNorm alone": config.norm != "layer",
+        "residual=false; its sublayers always add their input": not config.residual,
+        "causal=false; its decoder never looks ahead": not config.causal,
+        "mask_padding=false; it always hides padding": not config.mask_padding,
+    }
+    for reason, applies in refusals.items():
+        if applies:
+            raise UserError(f"CTranslate2 cannot run a model with {reason}")
+    return config
+
+
+def vocabulary(tokenizer: Tokenizer) -> list[str]:
+    """A name for each id: its piece, unless another id has the same one."""
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+    count = Counter(pieces)
+    return [piece if count[piece] == 1 else f"{piece}#{number}" for number, piece in enumerate(pieces)]
+
+
+def positions_of(config: TransformerConfig) -> int:
+    """The longest sequence that the exported model can read or write."""
+    return config.max_length if config.position == "learned" else POSITIONS
+
+
+def _fill_vocabularies(spec: Any, tokenizers: Tokenizers) -> None:
+    source, target = vocabulary(tokenizers.source), vocabulary(tokenizers.target)
+    for side, names, size in (
+        ("source", source, spec.encoder.embeddings[0].weight.shape[0]),
+        ("target", target, spec.decoder.embeddings.weight.shape[0]),
+    ):
+        if len(names) != size:
+            raise UserError(f"the model has {size:,} {side} tokens, its tokenizer {len(names):,}")
+    spec.register_source_vocabulary(source)
+    spec.register_target_vocabulary(target)
+    special = tokenizers.target
+    spec.config.unk_token = target[special.unk]
+    spec.config.bos_token = spec.config.decoder_start_token = target[special.bos]
+    spec.config.eos_token = target[special.eos]
+    spec.config.add_source_bos = spec.config.add_source_eos = False
+
+
+def _positions(config: TransformerConfig, position: nn.Module | None) -> Any:
+    if config.position == "learned":
+        return _array(cast(Any, position).weight)
+    if config.position == "none":
+        return np.zeros((POSITIONS, config.d_model), dtype=np.float32)
+    return sinusoidal_position(POSITIONS, config.d_model).float().numpy()
+
+
+def _fill_layer(spec: Any, layer: EncoderLayer | DecoderLayer) -> None:
+    _fill_attention(spec.self_attention, layer.attention, parts=[3])
+    _fill_norm(spec.self_attention.layer_norm, layer.attention_residual.norm)
+    if isinstance(layer, DecoderLayer):
+        _fill_attention(spec.attention, layer.cross_attention, parts=[1, 2])
+        _fill_norm(spec.attention.layer_norm, layer.cross_attention_residual.norm)
+    _fill_feed_forward(spec.ffn, layer.feed_forward)
+    _fill_norm(spec.ffn.layer_norm, layer.feed_forward_residual.norm)
+
+
+def _fill_attention(spec: Any, attention: MultiHeadAttention, parts: Sequence[int]) -> None:
+    """`parts`: how many of query, key and value each of its projections makes."""
+    bounds = np.cumsum([0, *parts]) * attention.d_model
+    for linear, first, last in zip(spec.linear[:-1], bounds[:-1], bounds[1:], strict=True):
+        linear.weight = _array(attention.projection.weight[first:last])
+        if attention.bias:
+            linear.bias = _array(attention.projection.bias[first:last])
+    _fill_linear(spec.linear[-1], attention.output)
+    if attention.scale is not None:
+        spec.queries_scale = np.float32(attention.scale)
+
+
+def _fill_feed_forward(spec: Any, feed_forward: FeedForward) -> None:
+    wide = feed_forward.wide
+    if feed_forward.activation == "swiglu":
+        gate, plain = wide.weight.chunk(2)
+        spec.linear_0.weight, spec.linear_0_noact.weight = _array(gate), _array(plain)
+        if wide.bias is not None:
+            gate, plain = wide.bias.chunk(2)
+            spec.linear_0.bias, spec.linear_0_noact.bias = _array(gate), _array(plain)
+    else:
+        _fill_linear(spec.linear_0, wide)
+    _fill_linear(spec.linear_1, feed_forward.narrow)
+
+
+def _fill_linear(spec: Any, linear: nn.Linear) -> None:
+    spec.weight = _array(linear.weight)
+    if linear.bias is not None:
+        spec.bias = _array(linear.bias)
+
+
+def _fill_norm(spec: Any, norm: nn.Module) -> None:
+    norm = cast(nn.LayerNorm, norm)
+    spec.gamma = _array(norm.weight)
+    # Without a bias CTranslate2 would take it for an RMSNorm.
+    spec.beta = np.zeros(norm.normalized_shape, dtype=np.float32) if norm.bias is None else _array(norm.bias)
+
+
+def _array(tensor: Tensor) -> Any:
+    """A copy in float32: quantisation scales the array that it is given in place."""
+    return tensor.detach().float().cpu().numpy().copy()

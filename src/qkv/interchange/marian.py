@@ -1,0 +1,268 @@
+"""A Transformer as a MarianMTModel of Hugging Face's `transformers`, and back.
+
+The paper's post-norm Transformer is what Marian computes, but for the order of channels: its positions are all sines,
+then all cosines, where the paper (section 3.5) and we alternate them. Nothing but the positions tells one channel of
+the residual stream from another, so all that reads or writes the stream is permuted, and the results are the same.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from qkv.errors import UserError
+from qkv.files import new_directory
+from qkv.nn import MultiHeadAttention, Transformer, TransformerConfig
+from qkv.nn.layers import DecoderLayer, EncoderLayer
+from qkv.nn.seq2seq import Seq2Seq
+from qkv.text.tokenizer import Tokenizers
+from qkv.training.checkpoint import read_tensors
+
+POSITIONS = 1024
+"""The longest sequence of an exported model: Marian's table of sinusoids ends somewhere."""
+
+
+def export_marian(model: Seq2Seq, tokenizers: Tokenizers, path: str | Path) -> Path:
+    """Write a directory that `MarianMTModel.from_pretrained` and `MarianTokenizer.from_pretrained` read.
+
+    Args:
+        model: a `Transformer`.
+        tokenizers: of both sides.
+        path: the new directory; an older one of that name is replaced when the new one is complete.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: if Marian has no such model, or the directory cannot be written.
+    """
+    config = _supported(model)
+    files = _configuration(config, tokenizers) | _vocabularies(tokenizers)
+    path = Path(path)
+    try:
+        with new_directory(path) as new:
+            save_file(_to_marian(cast(Transformer, model)), new / "model.safetensors", metadata={"format": "pt"})
+            for name, content in files.items():
+                (new / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+            for name, tokenizer in (("source.spm", tokenizers.source), ("target.spm", tokenizers.target)):
+                (new / name).write_bytes(tokenizer.to_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+    return path
+
+
+def import_marian(path: str | Path) -> Transformer:
+    """The model of a directory that holds a MarianMTModel, in float32 and evaluation mode. Its ids stay as they are.
+
+    Raises:
+        UserError: if there is no such model, or it has what a `Transformer` lacks: another activation than relu or
+            gelu, a bias on the output, embeddings that are not scaled, or an encoder and decoder of unlike width.
+    """
+    path = Path(path)
+    model = Transformer(_our_config(path))
+    weights = read_tensors(path / "model.safetensors")
+    bias = weights.get("final_logits_bias")
+    if bias is not None and bias.any():
+        raise UserError(f"{path}: the output has a bias (final_logits_bias), which a Transformer lacks")
+    with torch.no_grad():
+        for name, ours, stream in _weights(model):
+            theirs = _find(name, weights, path)
+            if theirs.shape != ours.shape:
+                raise UserError(f"{path}: {name} is {tuple(theirs.shape)}; its config says {tuple(ours.shape)}")
+            ours.copy_(theirs if stream is None else theirs.index_select(stream, _order(model).argsort()))
+    return model.eval()
+
+
+# Weights
+
+
+def _to_marian(model: Transformer) -> dict[str, Tensor]:
+    weights = {
+        name: (ours if stream is None else ours.index_select(stream, _order(model).to(ours.device)))
+        for name, ours, stream in _weights(model)
+    }
+    weights["final_logits_bias"] = torch.zeros(1, model.output.out_features)
+    return {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in weights.items()}
+
+
+def _order(model: Transformer) -> Tensor:
+    """Our channel for each of Marian's: the even ones, which have sines, then the odd ones."""
+    channels = torch.arange(model.config.d_model)
+    return torch.cat([channels[0::2], channels[1::2]])
+
+
+def _weights(model: Transformer) -> Iterator[tuple[str, Tensor, int | None]]:
+    """Every weight: (Marian's name, ours or a part of ours, the dimension that runs over the residual stream)."""
+    source, target = model.source_embedding.tokens.weight, model.target_embedding.tokens.weight
+    if source is target:
+        yield "model.shared.weight", source, 1
+    else:
+        yield "model.encoder.embed_tokens.weight", source, 1
+        yield "model.decoder.embed_tokens.weight", target, 1
+    if model.output.weight is not target:
+        yield "lm_head.weight", model.output.weight, 1
+    for stack, layers in (("encoder", model.encoder.layers), ("decoder", model.decoder.layers)):
+        for number, module in enumerate(layers):
+            layer, name = cast(EncoderLayer | DecoderLayer, module), f"model.{stack}.layers.{number}"
+            yield from _attention(f"{name}.self_attn", layer.attention, layer.attention_residual.norm)
+            if isinstance(layer, DecoderLayer):
+                yield from _attention(
+                    f"{name}.encoder_attn", layer.cross_attention, layer.cross_attention_residual.norm
+                )
+            wide, narrow = layer.feed_forward.wide, layer.feed_forward.narrow
+            yield from _linear(f"{name}.fc1", wide.weight, wide.bias, reads=True)
+            yield from _linear(f"{name}.fc2", narrow.weight, narrow.bias, reads=False)
+            yield from _norm(f"{name}.final_layer_norm", layer.feed_forward_residual.norm)
+
+
+def _attention(name: str, attention: MultiHeadAttention, norm: nn.Module) -> Iterator[tuple[str, Tensor, int | None]]:
+    weights = attention.projection.weight.chunk(3)
+    biases = attention.projection.bias.chunk(3) if attention.bias else (None, None, None)
+    for part, weight, bias in zip(("q_proj", "k_proj", "v_proj"), weights, biases, strict=True):
+        yield from _linear(f"{name}.{part}", weight, bias, reads=True)
+    yield from _linear(f"{name}.out_proj", attention.output.weight, attention.output.bias, reads=False)
+    yield from _norm(f"{name}_layer_norm", norm)
+
+
+def _linear(name: str, weight: Tensor, bias: Tensor | None, *, reads: bool) -> Iterator[tuple[str, Tensor, int | None]]:
+    """A map that reads the residual stream, or writes to it. Marian's all have a bias."""
+    yield f"{name}.weight", weight, 1 if reads else 0
+    yield f"{name}.bias", weight.new_zeros(weight.shape[0]) if bias is None else bias, None if reads else 0
+
+
+def _norm(name: str, module: nn.Module) -> Iterator[tuple[str, Tensor, int | None]]:
+    norm = cast(nn.LayerNorm, module)
+    yield f"{name}.weight", norm.weight, 0
+    yield f"{name}.bias", torch.zeros_like(norm.weight) if norm.bias is None else norm.bias, 0
+
+
+def _find(name: str, weights: Mapping[str, Tensor], path: Path) -> Tensor:
+    """A weight by its name, or by that of one that it is tied to."""
+    for candidate in (name, *_TIED.get(name, ())):
+        if candidate in weights:
+            return weights[candidate]
+    raise UserError(f"{path}/model.safetensors: {name} is missing")
+
+
+_TIED = {
+    "model.shared.weight": ("model.encoder.embed_tokens.weight", "lm_head.weight"),
+    "model.encoder.embed_tokens.weight": ("model.shared.weight",),
+    "model.decoder.embed_tokens.weight": ("model.shared.weight", "lm_head.weight"),
+}
+
+
+# Configuration
+
+
+def _supported(model: Seq2Seq) -> TransformerConfig:
+    if not isinstance(model, Transformer):
+        raise UserError(f"Marian is a Transformer, and this model is a {type(model).__name__}")
+    config = model.config
+    refusals = {
+        f"norm={config.norm}; it has LayerNorm alone": config.norm != "layer",
+        "norm_position=pre; it is post-norm": config.norm_position == "pre",
+        "final_norm=true; it has none": config.final_norm is True,
+        "residual=false; its sublayers always add their input": not config.residual,
+        "scale_scores=false; it always scales them": not config.scale_scores,
+        f"activation={config.activation}; it has relu and gelu": config.activation == "swiglu",
+        f"position={config.position}; its positions are sinusoidal": config.position != "sinusoidal",
+        "causal=false; its decoder never looks ahead": not config.causal,
+        "mask_padding=false; it always hides padding": not config.mask_padding,
+    }
+    for reason, applies in refusals.items():
+        if applies:
+            raise UserError(f"Marian has no model with {reason}")
+    return config
+
+
+def _configuration(config: TransformerConfig, tokenizers: Tokenizers) -> dict[str, Any]:
+    """config.json and generation_config.json."""
+    special = {
+        "decoder_start_token_id": tokenizers.target.bos,
+        "bos_token_id": tokenizers.target.bos,
+        "eos_token_id": tokenizers.target.eos,
+        "pad_token_id": tokenizers.target.pad,
+    }
+    described = {
+        "architectures": ["MarianMTModel"],
+        "model_type": "marian",
+        "is_encoder_decoder": True,
+        "vocab_size": config.vocab_size,
+        "decoder_vocab_size": config.target_vocab_size or config.vocab_size,
+        "d_model": config.d_model,
+        "activation_function": config.activation,
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": config.activation_dropout,
+        "max_position_embeddings": POSITIONS,
+        "scale_embedding": True,
+        "share_encoder_decoder_embeddings": config.tie == "all",
+        "tie_word_embeddings": config.tie != "none",
+        "forced_eos_token_id": None,
+    }
+    for stack, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+        described |= {
+            f"{stack}_layers": layers,
+            f"{stack}_attention_heads": config.num_heads,
+            f"{stack}_ffn_dim": config.d_ff,
+        }
+    forbidden = [tokenizers.target.pad, tokenizers.target.bos]
+    generation = special | {"suppress_tokens": forbidden, "max_length": 512}
+    return {"config.json": special | described, "generation_config.json": generation}
+
+
+def _vocabularies(tokenizers: Tokenizers) -> dict[str, Any]:
+    """What MarianTokenizer reads beside the SentencePiece models: pieces with their ids."""
+    source, target = (
+        {piece: number for number, piece in enumerate(side.pieces(range(side.vocab_size)))}
+        for side in (tokenizers.source, tokenizers.target)
+    )
+    names = tokenizers.target.pieces([tokenizers.target.unk, tokenizers.target.eos, tokenizers.target.pad])
+    described = {
+        "tokenizer_class": "MarianTokenizer",
+        "separate_vocabs": not tokenizers.joint,
+        "model_max_length": POSITIONS,
+        **dict(zip(("unk_token", "eos_token", "pad_token"), names, strict=True)),
+    }
+    files = {"vocab.json": source, "tokenizer_config.json": described}
+    return files if tokenizers.joint else files | {"target_vocab.json": target}
+
+
+def _our_config(path: Path) -> TransformerConfig:
+    try:
+        theirs = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        if theirs.get("model_type") != "marian":
+            raise UserError(f"{path}: no Marian model, but {theirs.get('model_type', 'something else')!r}")
+        activation, tied = theirs["activation_function"], theirs.get("tie_word_embeddings", True)
+        shared = theirs.get("share_encoder_decoder_embeddings", True)
+        refusals = {
+            f"activation_function is {activation}; a Transformer has relu and gelu": activation not in ("relu", "gelu"),
+            "scale_embedding is false; a Transformer always scales": not theirs.get("scale_embedding", False),
+            **{
+                f"{key} differs between encoder and decoder": theirs[f"encoder_{key}"] != theirs[f"decoder_{key}"]
+                for key in ("attention_heads", "ffn_dim")
+            },
+        }
+        for reason, applies in refusals.items():
+            if applies:
+                raise UserError(f"{path}: {reason}")
+        return TransformerConfig(
+            vocab_size=theirs["vocab_size"],
+            target_vocab_size=theirs.get("decoder_vocab_size"),
+            d_model=theirs["d_model"],
+            num_heads=theirs["encoder_attention_heads"],
+            d_ff=theirs["encoder_ffn_dim"],
+            encoder_layers=theirs["encoder_layers"],
+            decoder_layers=theirs["decoder_layers"],
+            dropout=theirs.get("dropout", 0.1),
+            attention_dropout=theirs.get("attention_dropout", 0.0),
+            activation_dropout=theirs.get("activation_dropout", 0.0),
+            activation=activation,
+            tie="none" if not tied else "all" if shared else "target",
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}/config.json: does not describe a Marian model ({error!r})") from None
