@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint bench
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,6 +15,7 @@ help:
 	@echo "             pronounce words that do not exist; once it is trained, measure and pronounce again"
 	@echo "make test    check style and types, then run all fast tests"
 	@echo "make lint    check style and types alone (ruff, mypy)"
+	@echo "make bench   measure qkv against its peers: make bench RUN=runs/… [PARTS=training.small,decoding] [QUICK=1]"
 	@echo "make setup   only prepare .venv, as the others do when it is missing or out of date"
 	@echo
 	@echo "Another Python: make setup PYTHON=python3.12"
@@ -64,3 +65,7 @@ lint: $(READY)
 test: lint
 	@echo "==> Running the tests: two at a time, one thread each"
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/peers/run.py $(if $(PARTS),--parts $(PARTS)) $(if $(RUN),--run $(RUN)) \
+		$(if $(THREADS),--threads $(THREADS)) $(if $(DATA),--data $(DATA)) $(if $(QUICK),--quick)
