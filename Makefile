@@ -3,11 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint
+.PHONY: help setup demo test lint browser tour
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+AXE := axe-core@4.14.1
 WORDS := qkv blorptastic transformerly unquestionify snorgle ziggurattle
 
 help:
@@ -15,6 +16,8 @@ help:
 	@echo "             pronounce words that do not exist; once it is trained, measure and pronounce again"
 	@echo "make test    check style and types, then run all fast tests"
 	@echo "make lint    check style and types alone (ruff, mypy)"
+	@echo "make tour    run the pages of docs/tour and draw their pictures anew"
+	@echo "make browser what the tests of the inspector's page need beside Debian's chromium: axe-core (by npm)"
 	@echo "make setup   only prepare .venv, as the others do when it is missing or out of date"
 	@echo
 	@echo "Another Python: make setup PYTHON=python3.12"
@@ -54,6 +57,14 @@ demo: $(READY)
 	@printf '%s\n' $(WORDS) | $(BIN)/qkv translate runs/demo | paste <(printf '%s\n' $(WORDS)) -
 	@echo "==> Your turn: $(BIN)/qkv translate runs/demo"
 
+browser: build/node/$(AXE)
+
+build/node/$(AXE):
+	@echo "==> Installing $(AXE) into build/node: it audits the inspector's page for accessibility"
+	@command -v npm > /dev/null || { echo "There is no npm here. On Debian: apt-get install npm" >&2; exit 1; }
+	@npm install --prefix build/node --no-save --no-audit --no-fund --silent $(AXE)
+	@touch "$@"
+
 lint: $(READY)
 	@echo "==> Checking style: ruff"
 	@$(BIN)/ruff check
@@ -64,3 +75,6 @@ lint: $(READY)
 test: lint
 	@echo "==> Running the tests: two at a time, one thread each"
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+tour: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python docs/tour/draw.py

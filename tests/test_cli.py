@@ -50,6 +50,7 @@ SURFACE = {
     "align": "run --checkpoint --device --threads --data --source --target --gold --layer --head --shifted --output",
     "shapes": "run text --checkpoint --device --threads --target --preset --option --vocab-size --all --output",
     "report": "run --checkpoint --device --threads --text --evaluate --output",
+    "inspect": "run --checkpoint --device --threads --compare --port --host --no-browser",
 }
 
 
