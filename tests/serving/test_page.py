@@ -106,6 +106,9 @@ def test_an_edited_beginning_is_what_the_output_begins_with(page):
     ids = [one["token"] for one in expected["prefix"][:-1]]
     assert page.shown() == page.api(prefix=ids)["n_best"][0]["text"]
     assert chips.count() == len(ids)
+    page.locator(".prefix-chips").get_by_text("none", exact=True).click()
+    page.settle()
+    assert (page.shown(), chips.count()) == (page.api()["n_best"][0]["text"], 0)
 
 
 def test_a_candidate_forces_itself(page):
@@ -132,6 +135,7 @@ def test_the_tree_is_the_record_of_the_search(page):
         assert page.locator(f"g.node.{fate}[data-index]").count() == len(of_this_fate)
     path = page.eval_on_selector_all("g.node.path", "nodes => nodes.map(node => +node.dataset.index)")
     assert path == tree["path"]
+    assert page.locator("svg:not(.key) > .edge.path, svg:not(.key) g > .edge.path").count() == len(path)
     nodes.nth(path[1]).focus()
     assert page.locator(".search .readout").first.inner_text().count("On the winner's path") == 1
     page.keyboard.press("ArrowRight")
