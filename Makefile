@@ -3,11 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench browser tour
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+AXE := axe-core@4.14.1
 WORDS := qkv blorptastic transformerly unquestionify snorgle ziggurattle
 
 help:
@@ -16,6 +17,8 @@ help:
 	@echo "make test    check style and types, then run all fast tests"
 	@echo "make lint    check style and types alone (ruff, mypy)"
 	@echo "make bench   measure qkv against its peers: make bench RUN=runs/… [PARTS=training.small,decoding] [QUICK=1]"
+	@echo "make tour    run the pages of docs/tour and draw their pictures anew"
+	@echo "make browser what the tests of the inspector's page need beside Debian's chromium: axe-core (by npm)"
 	@echo "make setup   only prepare .venv, as the others do when it is missing or out of date"
 	@echo
 	@echo "Another Python: make setup PYTHON=python3.12"
@@ -55,6 +58,14 @@ demo: $(READY)
 	@printf '%s\n' $(WORDS) | $(BIN)/qkv translate runs/demo | paste <(printf '%s\n' $(WORDS)) -
 	@echo "==> Your turn: $(BIN)/qkv translate runs/demo"
 
+browser: build/node/$(AXE)
+
+build/node/$(AXE):
+	@echo "==> Installing $(AXE) into build/node: it audits the inspector's page for accessibility"
+	@command -v npm > /dev/null || { echo "There is no npm here. On Debian: apt-get install npm" >&2; exit 1; }
+	@npm install --prefix build/node --no-save --no-audit --no-fund --silent $(AXE)
+	@touch "$@"
+
 lint: $(READY)
 	@echo "==> Checking style: ruff"
 	@$(BIN)/ruff check
@@ -69,3 +80,6 @@ test: lint
 bench: $(READY)
 	@$(BIN)/python benchmarks/peers/run.py $(if $(PARTS),--parts $(PARTS)) $(if $(RUN),--run $(RUN)) \
 		$(if $(THREADS),--threads $(THREADS)) $(if $(DATA),--data $(DATA)) $(if $(QUICK),--quick)
+
+tour: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python docs/tour/draw.py

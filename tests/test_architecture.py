@@ -41,6 +41,7 @@ FLOORS = {
     "cli_benchmark": 4,
     "cli_inspection": 4,
     "cli_report": 4,
+    "cli_serving": 4,
     "cli_shared": 4,
     "__main__": 4,
 }

@@ -52,6 +52,7 @@ SURFACE = {
     "shapes": "run text --checkpoint --device --threads --target --preset --option --vocab-size --all --output",
     "report": "run --checkpoint --device --threads --text --evaluate --output",
     "benchmark": "run --checkpoint --device --threads --data --source --target --engine --beam --seconds --output",
+    "inspect": "run --checkpoint --device --threads --compare --port --host --no-browser",
 }
 
 

@@ -44,14 +44,20 @@ def commands(page: str) -> list[str]:
 
 
 def over_pages(find):
-    """One test case for each thing that is found on a page; the Chinese README has the English one's Python."""
-    pages = [page for page in PAGES if find is not examples or page != "README.zh-CN.md"]
+    """One test case for each thing that is found on a page.
+
+    Not for Python that runs elsewhere: the Chinese README has the English one's, and test_tour.py runs the tour, where
+    a page is one program.
+    """
+    elsewhere = ("README.zh-CN.md", "docs/tour/")
+    pages = [page for page in PAGES if find is not examples or not page.startswith(elsewhere)]
     found = [(page, number, item) for page in pages for number, item in enumerate(find(page), start=1)]
     return pytest.mark.parametrize(
         ("page", "item"), [pytest.param(page, item, id=f"{page}:{number}") for page, number, item in found]
     )
 
 
+@pytest.mark.usefixtures("without_shape_checks")  # one block trains
 @over_pages(examples)
 def test_python_runs(page, item, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

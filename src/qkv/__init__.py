@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from qkv.errors import UserError
     from qkv.experiment import train
     from qkv.inspection.attention_maps import Inspection, inspect
+    from qkv.inspection.shapes import shapes
     from qkv.nn import Transformer, TransformerConfig, attention
     from qkv.translator import Translator, load
 
@@ -19,6 +20,7 @@ _HOMES = {
     "compare": "qkv.comparison.compare",
     "Inspection": "qkv.inspection.attention_maps",
     "inspect": "qkv.inspection.attention_maps",
+    "shapes": "qkv.inspection.shapes",
     "train": "qkv.experiment",
     "load": "qkv.translator",
     "Translator": "qkv.translator",
@@ -36,6 +38,7 @@ __all__ = [
     "compare",
     "inspect",
     "load",
+    "shapes",
     "train",
 ]
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from qkv import __version__, cli_benchmark, cli_inspection, cli_report
+from qkv import __version__, cli_benchmark, cli_inspection, cli_report, cli_serving
 from qkv.cli_shared import (
     add_engine,
     add_pairs,
@@ -165,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_inspection.add_verbs(verb)
     cli_report.add_verbs(verb)
     cli_benchmark.add_verbs(verb)
+    cli_serving.add_verbs(verb)
     return parser
 
 

@@ -34,7 +34,9 @@ def add_verbs(verb: Verb) -> None:
     added.add_argument("--layer", type=positive, metavar="N", help="counted from 1; all by default")
     added.add_argument("--head", type=positive, metavar="N", help="counted from 1; all by default")
     added.add_argument("--beam", type=positive, metavar="N", help="beam width; 1 is greedy; the recipe's by default")
-    added.add_argument("--output", metavar="FILE", help="the maps as .html or .png, all numbers as .json or .npz")
+    added.add_argument(
+        "--output", metavar="FILE", help="the maps as .html, .png, .svg or .pdf, all numbers as .json or .npz"
+    )
 
     added = verb("align", _align, "link the words of pairs by cross-attention, in Pharaoh format")
     add_run(added)

@@ -1,6 +1,11 @@
-"""Training as a user starts it: the loop, and at its end the run's report."""
+"""Training as a user starts it: the loop, and at its end the run's report.
+
+The report is written after the last step: a training's budget does not hold it, a failure of it does not touch the run.
+Variants of a comparison have the comparison's report in common; `qkv report` writes one of their own.
+"""
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +19,24 @@ def train(
     recipe: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = (), *, progress: bool = True
 ) -> Run:
     """Train a model as the recipe says, write its report, and return the run; see `qkv.training.trainer.train`."""
-    return _reported(trainer.train(recipe, overrides, progress=progress))
+    return _reported(trainer.train(recipe, overrides, progress=progress), progress=progress)
 
 
 def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = True) -> Run:
     """Go on with a run from its newest checkpoint, and write its report; see `qkv.training.trainer.resume`."""
-    return _reported(trainer.resume(run, overrides, progress=progress))
+    return _reported(trainer.resume(run, overrides, progress=progress), progress=progress)
 
 
-def _reported(run: Run) -> Run:
+def _reported(run: Run, *, progress: bool) -> Run:
+    began = time.monotonic()
     try:
         from qkv.inspection.report import write_report
 
-        write_report(run)
+        path = write_report(run)
     except Exception as error:  # a page that cannot be drawn is no reason to lose a training
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"qkv: training is complete, but its report could not be written: {reason}", file=sys.stderr)
+    else:
+        if progress:
+            print(f"report: {path}, written in {time.monotonic() - began:.1f} s", file=sys.stderr)
     return run

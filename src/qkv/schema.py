@@ -144,7 +144,7 @@ class TrainingConfig(Section):
     budget: Duration | None = Field(
         None,
         gt=0,
-        description="wall-clock time (90s, 15m, 1h30m): the schedule fits itself and training ends within it",
+        description="wall-clock time (90s, 15m, 1h30m): training fits itself into it; the report comes after",
     )
     optimizer: Literal["adamw", "adam"] = Field("adamw", description="AdamW decays weights apart from the gradient")
     learning_rate: float = Field(1e-3, gt=0, description="at the end of warm-up (schedule: paper computes its own)")

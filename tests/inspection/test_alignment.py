@@ -102,6 +102,17 @@ def test_pairs_are_aligned_in_parts(make_translator, monkeypatch):
     assert align(translator, PAIRS, head=head).links == whole
 
 
+def test_they_draw_themselves_word_by_word(make_translator):
+    found = align(make_translator(), [("abba cad", "AB"), ("a<b", "")], head=AlignmentHead(1, 1), unit="word")
+    assert found.sources == [["abba", "cad"], ["a<unk>b"]]
+    assert found.targets == [["AB"], []]
+    drawn = found._repr_html_()
+    assert drawn.count("<figure>") == 2
+    assert ">cad</text>" in drawn
+    assert "a&lt;unk&gt;b</text>" in drawn
+    assert "Links of layer 1, head 1, at the step that predicts a token (as asked for); 2 of 2 pairs" in drawn
+
+
 def test_the_head_that_made_the_gold_is_found(make_translator):
     translator, head = make_translator(), AlignmentHead(1, 4, shifted=True)
     truth = [gold(links) for links in align(translator, PAIRS, head=head).links]

@@ -9,6 +9,7 @@ import torch
 import qkv
 from qkv.decoding.search import search
 from qkv.errors import UserError
+from qkv.inspection import plots
 from qkv.inspection.attention_maps import inspect, led_along, record_pairs, save
 from qkv.interchange.torch_modules import to_torch
 from qkv.nn.architectures import ARCHITECTURES
@@ -78,9 +79,10 @@ def test_maps_equal_those_of_torch_on_shared_weights(make_translator):
             assert theirs.std() > 0.05
 
 
+@pytest.mark.parametrize("architecture", ATTENDING)
 @torch.no_grad()
-def test_padding_has_no_weight_and_the_future_neither(make_translator):
-    translator = make_translator()
+def test_padding_has_no_weight_and_the_future_neither(architecture, make_translator):
+    translator = make_translator(architecture)
     ids = encoded(translator, PAIRS)
     pad = translator.tokenizers.source.pad
     source = padded([source for source, _ in ids], pad)
@@ -90,6 +92,7 @@ def test_padding_has_no_weight_and_the_future_neither(make_translator):
     translator.model.decode(target, memory, record=record)
     hidden = source == pad
     assert hidden.any()
+    assert record.cross
     for weights in (*record.encoder, *record.cross):
         assert (weights.transpose(1, 3)[hidden] == 0).all()
     for weights in record.decoder:
@@ -187,6 +190,22 @@ def test_outputs_are_the_same_with_and_without(architecture, beam, make_translat
         assert sum(inspection.log_probabilities) == pytest.approx(inspection.n_best[0].log_probability, abs=1e-9)
 
 
+def test_a_model_that_nobody_looks_into_computes_no_weights(make_translator, monkeypatch):
+    """They are a softmax of their own; a translation leaves all to torch's fused attention."""
+    translator, calls = make_translator(), []
+    softmax = torch.Tensor.softmax
+
+    def counted(scores, *arguments, **options):
+        calls.append(scores.shape)
+        return softmax(scores, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", counted)
+    translator.translate(SOURCE)
+    assert calls == []
+    inspect(translator, SOURCE)
+    assert len(calls) == 3 * 2  # kinds and layers
+
+
 def test_tokens_stand_where_the_contract_says(make_translator):
     translator = make_translator()
     inspection = inspect(translator, "ab", "CAD")
@@ -249,17 +268,22 @@ def test_a_page_shows_the_chosen_maps_and_takes_no_text_for_markup(make_translat
     assert inspection._repr_html_().count("<figure>") == 24
 
 
-def test_a_picture_has_the_cells_of_its_map(make_translator, tmp_path):
+def test_a_picture_has_a_panel_for_every_chosen_map(make_translator, tmp_path):
     inspection = inspect(make_translator(), SOURCE)
-    save(inspection, tmp_path / "all.png")
-    save(inspection, tmp_path / "one.png", kind="cross", layer=1, head=1)
-    size = {}
-    for name in ("all", "one"):
-        content = (tmp_path / f"{name}.png").read_bytes()
-        assert content.startswith(b"\x89PNG\r\n")
-        size[name] = [int.from_bytes(content[at : at + 4], "big") for at in (16, 20)]
-    assert size["all"][0] > 2 * size["one"][0]
-    assert size["all"][1] > 2 * size["one"][1]
+    figure = plots.map_page(inspection.maps(layer=2))
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert list(panels) == [f"{kind}, layer 2, head {head}" for kind in inspection.attention for head in range(1, 5)]
+    for one in inspection.maps(layer=2):
+        axes = panels[one.title]
+        assert (axes.images[0].get_array() == one.weights).all()
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == one.rows
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == one.columns
+    for suffix, begins in ((".png", b"\x89PNG\r\n"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        path = tmp_path / f"maps{suffix}"
+        save(inspection, path, kind="cross", layer=1, head=1)
+        assert path.read_bytes().startswith(begins)
+    with pytest.raises(UserError, match="this model has no attention"):
+        plots.map_page([])
 
 
 @pytest.mark.parametrize(
@@ -285,5 +309,5 @@ def test_what_cannot_be_inspected_or_written(make_translator, tmp_path):
         inspect(translator, "ab", beam=0)
     with pytest.raises(UserError, match="no such run directory"):
         inspect(tmp_path / "nowhere", "ab")
-    with pytest.raises(UserError, match=r"write a \.html, \.json, \.npz or \.png file"):
+    with pytest.raises(UserError, match=r"write a \.html, \.json, \.npz, \.png, \.svg or \.pdf file"):
         save(inspect(translator, "ab"), tmp_path / "maps.gif")

@@ -1,6 +1,9 @@
 """The inspector on a model of random weights: what it shows is what the model does, and faults are sentences."""
 
 import base64
+import re
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ pytest.importorskip("httpx")
 from fastapi.testclient import TestClient
 
 from qkv.decoding.search import SearchOptions
+from qkv.inspection.attribution import METHODS, attribute
+from qkv.inspection.shapes import shapes
 from qkv.nn import Transformer, TransformerConfig
 from qkv.serving.examination import Subject
 from qkv.serving.inspector import create_app
@@ -19,6 +24,7 @@ from qkv.text.corpus import Pair
 from qkv.text.tokenizer import Tokenizers, TokenizerSettings
 from qkv.translator import Translator
 
+PAGE = Path(__file__).parents[2] / "src" / "qkv" / "inspection" / "page"
 SOURCE = "a man rides a bicycle"
 
 
@@ -94,6 +100,43 @@ def test_the_tree_leads_to_the_output(client):
     assert [tree["candidates"][index]["token"] for index in tree["path"]] == [t["token"] for t in answer["target"]]
 
 
+def test_a_prefix_comes_back_as_tokens_and_special_tokens_are_marked(client, translator):
+    tokenizer = translator.tokenizers.target
+    answer = examine(client, prefix="zwei")
+    assert [one["token"] for one in answer["prefix"]] == tokenizer.encode(["zwei"])[0]
+    assert [one["piece"] for one in answer["prefix"]] == tokenizer.pieces(tokenizer.encode(["zwei"])[0])
+    for one in answer["candidates"][0] + answer["tree"]["candidates"]:
+        assert one["special"] == (one["token"] in (tokenizer.bos, tokenizer.eos, tokenizer.pad))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_attribution_is_that_of_the_library(client, translator, method):
+    answer = client.post("/api/attribution", json={"source": "two dogs", "method": method}).json()
+    expected = attribute(translator, "two dogs", method=method)
+    assert [one["piece"] for one in answer["source"]] == expected.source_tokens
+    assert [one["piece"] for one in answer["target"]] == expected.target_tokens
+    assert np.allclose(answer["scores"], expected.scores, atol=1e-6)
+
+
+def test_attribution_follows_the_output_that_is_shown_and_the_heads_that_are_on(client):
+    question = {"source": SOURCE, "n_best": 3, "show": 2, "prefix": "zwei"}
+    shown = examine(client, n_best=3, show=2, prefix="zwei")
+    answer = client.post("/api/attribution", json=question).json()
+    assert answer["target"] == shown["target"]
+    off = [{"kind": "cross", "layer": layer, "head": head} for layer in (0, 1) for head in (0, 1)]
+    without = client.post("/api/attribution", json={**question, "off": off}).json()
+    assert not np.any(without["scores"]), "without cross-attention, the decoder knows nothing of the source"
+
+
+def test_the_shapes_are_those_of_the_library(client, translator):
+    answer = client.post("/api/shapes", json={"source": SOURCE}).json()
+    expected = shapes(translator, SOURCE).folded()
+    assert [step["what"] for step in answer["steps"]] == [step.what for step in expected.steps]
+    assert [tuple(step["shape"]) for step in answer["steps"]] == [step.shape for step in expected.steps]
+    assert answer["parameters"] == expected.parameters
+    assert answer["target_tokens"] == expected.target_tokens
+
+
 def test_models_are_described(client):
     [described] = client.get("/api/models").json()
     assert described["name"] == "one"
@@ -130,3 +173,96 @@ def test_a_request_that_is_no_json_too_large_or_for_another_host(client):
     assert client.post("/api/examine", content=b"{", headers=headers).status_code == 422
     assert client.post("/api/examine", content=b" " * 70_000, headers=headers).status_code == 413
     assert client.get("/api/models", headers={"host": "evil.example"}).status_code == 400
+
+
+@pytest.mark.parametrize("what", ["attribution", "shapes"])
+@pytest.mark.parametrize(
+    ("question", "status", "complaint"),
+    [
+        ({"source": " "}, 400, "the source is blank"),
+        ({"source": "man zwei " * 400}, 400, "the source has "),
+        ({"source": "a", "prefix": [2]}, 400, "a prefix cannot hold token 2"),
+        ({"source": "a", "off": [{"kind": "cross", "layer": 7, "head": 0}]}, 400, "this model has no cross layer 8"),
+        ({"source": "a", "model": 9}, 400, "there is no model 9"),
+        ({"source": "a", "stray": 1}, 422, "stray: "),
+    ],
+)
+def test_other_questions_are_refused_in_the_same_way(client, what, question, status, complaint):
+    answer = client.post(f"/api/{what}", json=question)
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
+    assert answer.json()["error"].startswith(complaint)
+
+
+def test_a_method_that_there_is_not(client):
+    answer = client.post("/api/attribution", json={"source": "a", "method": "guess"})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("unknown method 'guess'; choose from ")
+
+
+def test_a_fault_of_the_server_tells_no_secrets(translator, monkeypatch, caplog):
+    def fails(*_, **__):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Subject, "examine", fails)
+    app = create_app([Subject("one", translator)])
+    answer = TestClient(app, base_url="http://127.0.0.1").post("/api/examine", json={"source": "a"})
+    assert answer.status_code == 500
+    assert list(answer.json()) == ["error"]
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text, "whoever runs the server is told"
+
+
+# The page
+
+
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+
+def test_the_page_is_served_file_by_file(client):
+    assert client.get("/").content == (PAGE / "index.html").read_bytes()
+    for path in PAGE.iterdir():
+        answer = client.get(f"/{path.name}")
+        assert answer.content == path.read_bytes()
+        assert answer.headers["content-type"].partition(";")[0] == TYPES[path.suffix[1:]]
+        assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path", ["nothing.js", "../ablation.py", "..%2fablation.py", "%2e%2e/report.py", "page/", "//etc/passwd"]
+)
+def test_nothing_else_is_served(client, path):
+    answer = client.get(f"/{path}")
+    assert (answer.status_code, list(answer.json())) == (404, ["error"])
+
+
+def test_the_page_asks_for_its_own_files_alone_and_holds_no_inline_code():
+    names = {path.name for path in PAGE.iterdir()}
+    for path in PAGE.iterdir():
+        text = path.read_text(encoding="utf-8")
+        addresses = [found for found in re.findall(r"https?://[^\"' )]+", text) if "www.w3.org" not in found]
+        assert addresses == [], path.name
+        assert set(re.findall(r'(?:from|import) "\./([^"]+)"', text)) <= names
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), path.name
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"<style|<script(?![^>]*src=)| style=| on\w+=", page)
+    assert set(re.findall(r'(?:src|href)="([^"]+)"', page)) <= names
+
+
+def test_files_are_served_while_a_model_computes(translator, monkeypatch):
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(*_, **__):
+        started.set()
+        go_on.wait(10)
+        return {}
+
+    monkeypatch.setattr(Subject, "examine", slow)
+    with TestClient(create_app([Subject("one", translator)]), base_url="http://127.0.0.1") as client:
+        asking = threading.Thread(target=client.post, args=["/api/examine"], kwargs={"json": {"source": "a"}})
+        asking.start()
+        assert started.wait(10)
+        assert client.get("/main.js").status_code == 200
+        assert asking.is_alive()
+        go_on.set()
+        asking.join()

@@ -6,7 +6,7 @@ of a token: the one that predicts it, and the next, which reads it ("shifted"; C
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ Link = tuple[int, int]
 Unit = Literal["word", "token"]
 
 _PAIRS_AT_ONCE = 500
+_PAIRS_TO_SHOW = 20
 _PAIRS_TO_CHOOSE_BY = 100  # occlusion takes a pass per source token
 
 
@@ -56,17 +57,34 @@ class AlignmentHead:
 
 @dataclass(frozen=True)
 class Alignments:
-    """Links of some pairs.
+    """Links of some pairs. In a notebook the first twenty draw themselves.
 
     Attributes:
+        sources: for each pair, the words (or tokens) of the source.
+        targets: for each pair, those of the target.
         links: for each pair, (source, target), counted from 0.
         head: the head they come from.
         chosen_by: why this head: what was asked for, or the criterion with its value.
     """
 
+    sources: list[list[str]]
+    targets: list[list[str]]
     links: list[set[Link]]
     head: AlignmentHead
     chosen_by: str
+
+    def _repr_html_(self) -> str:
+        from qkv.inspection.map_page import grid
+
+        shown = []
+        for number, (source, target, links) in enumerate(
+            zip(self.sources[:_PAIRS_TO_SHOW], self.targets, self.links, strict=False), start=1
+        ):
+            matrix = np.zeros((len(target), len(source)))
+            for column, row in links:
+                matrix[row, column] = 1.0
+            shown.append((f"pair {number}", matrix, target, source))
+        return grid(shown, f"Links of {self.head} ({self.chosen_by}); {len(shown):,} of {len(self.links):,} pairs")
 
 
 def align(
@@ -97,11 +115,14 @@ def align(
     chosen_by = "as asked for"
     if head is None:
         head, chosen_by = _best(translator, pairs, gold, unit)
-    links: list[set[Link]] = []
+    found = Alignments([], [], [], head, chosen_by)
     for first in range(0, len(pairs), _PAIRS_AT_ONCE):
         chunk = _Prepared.of(translator, pairs[first : first + _PAIRS_AT_ONCE], unit)
-        links += chunk.links(head)
-    return Alignments(links, head, chosen_by)
+        found.links.extend(chunk.links(head))
+        for source, target in chunk.words():
+            found.sources.append(source)
+            found.targets.append(target)
+    return found
 
 
 def rank_heads(
@@ -185,6 +206,19 @@ def units_of(pieces: Sequence[str], kind: str, unit: Unit | None = None) -> list
     return units
 
 
+def words_of(pieces: Sequence[str], units: Sequence[int]) -> list[str]:
+    """The text of each unit; a space that is a token of its own stays one.
+
+    Args:
+        pieces: without special ones.
+        units: of each piece, as `units_of` tells.
+    """
+    words = [""] * (units[-1] + 1 if units else 0)
+    for piece, unit in zip(pieces, units, strict=True):
+        words[unit] += piece
+    return [word.removeprefix(SPACE) or word for word in words]
+
+
 def links_of(weights: np.ndarray, source_units: Sequence[int], target_units: Sequence[int]) -> set[Link]:
     """For each target unit the source unit with most weight, unless most lies beyond the source's units.
 
@@ -230,6 +264,15 @@ class _Prepared:
 
         both = [(units(tokenizers.source, source), units(tokenizers.target, target)) for source, target in ids]
         return cls(translator, ids, both, [one.attention["cross"] for one in recorded])
+
+    def words(self) -> Iterator[tuple[list[str], list[str]]]:
+        """What is linked: source and target of each pair."""
+        tokenizers = self.translator.tokenizers
+        for (source, target), (source_units, target_units) in zip(self.ids, self.units, strict=True):
+            yield (
+                words_of(tokenizers.source.pieces(source[:-1]), source_units),
+                words_of(tokenizers.target.pieces(target[:-1]), target_units),
+            )
 
     def heads(self) -> list[AlignmentHead]:
         layers, heads = self.weights[0].shape[:2]

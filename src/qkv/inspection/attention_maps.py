@@ -297,7 +297,7 @@ def _chosen(what: str, number: int | None, count: int) -> range:
 
 
 def save(inspection: Inspection, path: str | Path, **chosen: Any) -> None:
-    """Write an inspection as what the path's suffix says: .html, .json, .npz or .png.
+    """Write an inspection as what the path's suffix says: .html, .json, .npz, or a picture: .png, .svg, .pdf.
 
     Args:
         inspection: what to write.
@@ -314,9 +314,10 @@ def save(inspection: Inspection, path: str | Path, **chosen: Any) -> None:
         write_text(path, inspection.to_json())
     elif path.suffix == ".npz":
         inspection.to_npz(path)
-    elif path.suffix == ".png":
-        from qkv.inspection.map_picture import picture
+    elif path.suffix in (".png", ".svg", ".pdf"):
+        from qkv.inspection import plots
 
-        write_bytes(path, picture(inspection, inspection.maps(**chosen)))
+        title = f"{inspection.source}\n{inspection.translation}"
+        plots.save(plots.map_page(inspection.maps(**chosen), title=title), path)
     else:
-        raise UserError(f"{path}: write a .html, .json, .npz or .png file")
+        raise UserError(f"{path}: write a .html, .json, .npz, .png, .svg or .pdf file")

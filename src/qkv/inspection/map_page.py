@@ -7,7 +7,7 @@ import base64
 import html
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,6 +69,23 @@ def fragment(inspection: "Inspection", maps: Sequence["AttentionMap"]) -> str:
     if not kinds:
         parts.append("<p>This model has no attention.</p>")
     return f'<div class="qkv-maps"><style>{STYLE}</style>\n{chr(10).join(parts)}\n</div>'
+
+
+def grid(matrices: Iterable[tuple[str, np.ndarray, Sequence[str], Sequence[str]]], caption: str) -> str:
+    """A part of a page: matrices side by side, under a caption.
+
+    Args:
+        matrices: of each the title, the values, and labels of rows and columns; see `drawing`.
+        caption: what they show.
+    """
+    figures = "\n".join(
+        f"<figure>{drawing(values, rows, columns, title=title)}<figcaption>{html.escape(title)}</figcaption></figure>"
+        for title, values, rows, columns in matrices
+    )
+    return (
+        f'<div class="qkv-maps"><style>{STYLE}</style>\n<p>{html.escape(caption)}</p>\n'
+        f'<div class="grid">\n{figures}\n</div>\n</div>'
+    )
 
 
 def drawing(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, title: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from qkv.inspection.attention_maps import AttentionMap
     from qkv.training.schedule import Schedule
 
 _WEIGHTS = "Blues"  # one hue, light to dark
@@ -30,6 +31,8 @@ _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D")
 _MOST_LABELS = 60
 _MOST_NUMBERS = 12
+_DPI = 160
+_MOST_PIXELS = 12_000  # on a side of a PNG
 
 
 def heat_map(
@@ -92,6 +95,37 @@ def head_grid(weights: ArrayLike, rows: Sequence[str], columns: Sequence[str], *
     return figure
 
 
+def map_page(maps: Sequence["AttentionMap"], *, title: str = "") -> "Figure":
+    """Any maps on one page, each with its own tokens and as large as they need: a row per layer of a kind.
+
+    Args:
+        maps: as `Inspection.maps` chooses them.
+        title: above the page.
+
+    Raises:
+        UserError: if there are no maps.
+    """
+    if not maps:
+        raise UserError("nothing to draw: this model has no attention")
+    rows: dict[tuple[str, int], list[AttentionMap]] = {}
+    for one in maps:
+        rows.setdefault((one.kind, one.layer), []).append(one)
+    columns = max(map(len, rows.values()))
+    wide, high = max(len(one.columns) for one in maps), max(len(one.rows) for one in maps)
+    figure = _figure(width=max(3.0, columns * (1.2 + 0.17 * wide)), height=0.6 + len(rows) * (1.4 + 0.17 * high))
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    for line, row in zip(panels, rows.values(), strict=True):
+        for axes, one in zip(line, row, strict=False):
+            matrix = _matrix(one.weights, one.rows, one.columns)
+            axes.imshow(matrix, cmap=_WEIGHTS, vmin=0.0, vmax=1.0, interpolation="nearest")
+            axes.set_title(one.title, fontsize=7)
+            _label_tokens(axes, one.rows, one.columns, size=6)
+        for axes in line[len(row) :]:
+            axes.set_visible(False)
+    figure.suptitle(title, fontsize="medium", parse_math=False)
+    return figure
+
+
 def mask_picture(
     mask: ArrayLike, rows: Sequence[str] | None = None, columns: Sequence[str] | None = None, *, title: str = "Mask"
 ) -> "Figure":
@@ -115,7 +149,7 @@ def mask_picture(
         axes.scatter(hidden[:, 1], hidden[:, 0], marker="x", s=14, color="#7f7f7f", linewidths=0.8)
     _label_tokens(axes, rows, columns)
     axes.set_ylabel("query")
-    axes.set_xlabel("key: dark may be attended to, × may not")
+    axes.set_xlabel("key: dark may be\nattended to, × may not")
     axes.set_title(title, fontsize="medium", parse_math=False)
     return figure
 
@@ -249,7 +283,8 @@ def drawn(figure: "Figure", kind: str = "png") -> bytes:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qkv"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        figure.savefig(written, format=kind, dpi=160, metadata=metadata)
+        dpi = min(_DPI, _MOST_PIXELS / max(figure.get_size_inches()))
+        figure.savefig(written, format=kind, dpi=dpi, metadata=metadata)
     return written.getvalue()
 
 

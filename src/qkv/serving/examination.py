@@ -1,4 +1,4 @@
-"""One look at a model: a search with all that it considered, and what each head attended to, as plain data."""
+"""Looks at a model, as plain data: a search with all that it considered, what each head attended to, and more."""
 
 import base64
 import threading
@@ -15,6 +15,8 @@ from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.scoring import next_tokens
 from qkv.errors import UserError
 from qkv.inspection.ablation import Head, head_counts, heads_off
+from qkv.inspection.attribution import METHODS, attribution_scores
+from qkv.inspection.shapes import shapes_of_model
 from qkv.nn.seq2seq import AttentionRecord
 from qkv.translator import Translator
 
@@ -35,7 +37,7 @@ class Subject:
         self._lock = threading.Lock()  # heads are switched off on the model itself
 
     def describe(self) -> dict[str, Any]:
-        """Its name, class, number of parameters, heads of each layer and kind, and search options."""
+        """Its name, class, parameters, heads of each layer and kind, search options, and methods of attribution."""
         model = self.translator.model
         return {
             "name": self.name,
@@ -43,6 +45,7 @@ class Subject:
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "heads": head_counts(model),
             "options": asdict(self.translator.options),
+            "methods": list(METHODS),
         }
 
     def examine(
@@ -81,19 +84,85 @@ class Subject:
         output = self._with_end(chosen)
         return {
             "source": self._tokens(ids, source=True),
-            "prefix": prefix_ids,
+            "prefix": self._tokens(prefix_ids),
             "n_best": [self._output(hypothesis) for hypothesis in found],
             "shown": found.index(chosen),
             "intact": intact,
             "tree": {
                 "reason": tree.reason,
                 "path": tree.path(output),
-                "candidates": [
-                    asdict(candidate) | {"piece": self._piece(candidate.token)} for candidate in tree.candidates
-                ],
+                "candidates": [asdict(candidate) | self._token(candidate.token) for candidate in tree.candidates],
             },
             **looked_at,
         }
+
+    def attribute(
+        self,
+        source: str,
+        *,
+        method: str,
+        options: SearchOptions,
+        prefix: str | Sequence[int] = (),
+        off: Sequence[Head] = (),
+        show: int = 0,
+    ) -> dict[str, Any]:
+        """How much each source token mattered for each token of one of the outputs; see `inspection.attribution`.
+
+        Args:
+            source: the text.
+            method: one of `qkv.inspection.attribution.METHODS`.
+            options: as for `examine`, and so are the rest.
+            prefix: what the output begins with.
+            off: heads that are switched off.
+            show: which of the n best.
+
+        Returns:
+            The tokens, and `scores` (target, source) in nats.
+
+        Raises:
+            UserError: as `examine`, and if there is no such method.
+        """
+        if method not in METHODS:
+            raise UserError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+        ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
+        with self._lock, heads_off(self.translator.model, off):
+            found, _ = self._search(ids, options, prefix_ids)
+            output = self._with_end(found[min(show, len(found) - 1)])
+            scores = attribution_scores(self.translator, ids, output, method)
+        return {
+            "method": method,
+            "source": self._tokens(ids, source=True),
+            "target": self._tokens(output),
+            "scores": scores.tolist(),
+        }
+
+    def shapes(
+        self,
+        source: str,
+        *,
+        options: SearchOptions,
+        prefix: str | Sequence[int] = (),
+        off: Sequence[Head] = (),
+        show: int = 0,
+    ) -> dict[str, Any]:
+        """The shapes of the pass along one of the outputs, alike layers in one line; arguments as for `examine`.
+
+        Raises:
+            UserError: as `examine`.
+        """
+        ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
+        with self._lock, heads_off(self.translator.model, off):
+            found, _ = self._search(ids, options, prefix_ids)
+            read = self._read(self._with_end(found[min(show, len(found) - 1)]))
+            analysis = shapes_of_model(
+                self.translator.model,
+                ids,
+                read,
+                title=self.name,
+                source_tokens=self.translator.tokenizers.source.pieces(ids),
+                target_tokens=self.translator.tokenizers.target.pieces(read),
+            )
+        return analysis.folded().to_data()
 
     def _search(
         self, ids: list[int], options: SearchOptions, prefix: Sequence[int]
@@ -118,7 +187,7 @@ class Subject:
         """A forced pass along an output: maps, and the candidates at each position."""
         model, record = self.translator.model, AttentionRecord()
         output = self._with_end(hypothesis)
-        read = [self.translator.tokenizers.target.bos, *output[:-1]]
+        read = self._read(output)
         device = self.translator.device
         memory = model.encode(torch.tensor([ids], device=device), None, record)
         hidden = model.decode(torch.tensor([read], device=device), memory, None, record)[0]
@@ -130,10 +199,7 @@ class Subject:
             "target": self._tokens(output),
             "log_probabilities": own[:, 0].tolist(),
             "candidates": [
-                [
-                    {"token": token, "piece": self._piece(token), "log_probability": value}
-                    for value, token in zip(*row, strict=True)
-                ]
+                [self._token(token) | {"log_probability": value} for value, token in zip(*row, strict=True)]
                 for row in rows
             ],
             "maps": {
@@ -164,6 +230,10 @@ class Subject:
     def _with_end(self, hypothesis: Hypothesis) -> list[int]:
         return hypothesis.tokens + [self.translator.tokenizers.target.eos] * hypothesis.finished
 
+    def _read(self, output: Sequence[int]) -> list[int]:
+        """What the decoder reads to predict an output."""
+        return [self.translator.tokenizers.target.bos, *output[:-1]]
+
     def _output(self, hypothesis: Hypothesis) -> dict[str, Any]:
         target = self.translator.tokenizers.target
         return asdict(hypothesis) | {
@@ -176,8 +246,11 @@ class Subject:
         pieces = (tokenizers.source if source else tokenizers.target).pieces(ids)
         return [{"token": token, "piece": piece} for token, piece in zip(ids, pieces, strict=True)]
 
-    def _piece(self, token: int) -> str:
-        return self.translator.tokenizers.target.pieces([token])[0]
+    def _token(self, token: int) -> dict[str, Any]:
+        """A token that a search might choose; special ones cannot be in a prefix."""
+        target = self.translator.tokenizers.target
+        special = token in (target.bos, target.eos, target.pad)
+        return {"token": token, "piece": target.pieces([token])[0], "special": special}
 
 
 def _packed(weights: Tensor) -> dict[str, Any]:

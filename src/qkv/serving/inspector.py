@@ -1,22 +1,35 @@
-"""The inspector's HTTP interface: bounded input, JSON out, every complaint a sentence under `error`."""
+"""The inspector's HTTP interface: bounded input, JSON out, every complaint a sentence under `error`; and its page."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from qkv.errors import UserError
 from qkv.inspection.ablation import Head
 from qkv.serving.examination import Subject
+from qkv.serving.page_files import page_files
 
 LONGEST_TEXT = 4000  # characters
 WIDEST_BEAM = 20
 MOST_BYTES = 64 * 1024  # of a request
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+_HEADERS = {
+    # All is the page's own: no inline script or style, nothing from elsewhere, and no site may frame it.
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_log = logging.getLogger(__name__)
 
 
 class HeadInQuestion(BaseModel):
@@ -42,57 +55,119 @@ class Question(BaseModel):
     show: int = Field(0, ge=0, lt=WIDEST_BEAM)
 
 
-def create_app(subjects: Sequence[Subject], hosts: Sequence[str] = ("127.0.0.1", "localhost")) -> FastAPI:
-    """GET /api/models describes the models; POST /api/examine answers a `Question` by `Subject.examine`.
+class AttributionQuestion(Question):
+    """A question and the method by which it is to be answered."""
+
+    method: str = Field("occlusion", max_length=40)
+
+
+def create_app(subjects: Sequence[Subject], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
+    """The page at /, and what it asks for.
+
+    GET /api/models describes the models. POST /api/examine, /api/attribution and /api/shapes take a `Question` and
+    answer with what the `Subject`'s method says.
 
     Args:
         subjects: one model, or two to be compared.
         hosts: names that the server answers to. Others are refused, so that no site can reach it by a name of its own.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    _add_guard(app)
+    _add_page(app)
+    described = [subject.describe() for subject in subjects]
+
+    def subject_of(question: Question) -> Subject:
+        if question.model >= len(subjects):
+            raise UserError(f"there is no model {question.model}: they count from 0 to {len(subjects) - 1}")
+        return subjects[question.model]
+
+    @app.get("/api/models")
+    async def models() -> list[dict[str, Any]]:
+        return described
+
+    # These are no coroutines: they compute in threads, and files are served meanwhile.
+
+    @app.post("/api/examine")
+    def examine(question: Question) -> dict[str, Any]:
+        subject = subject_of(question)
+        return subject.examine(**_arguments(subject, question))
+
+    @app.post("/api/attribution")
+    def attribution(question: AttributionQuestion) -> dict[str, Any]:
+        subject = subject_of(question)
+        return subject.attribute(method=question.method, **_arguments(subject, question))
+
+    @app.post("/api/shapes")
+    def shapes(question: Question) -> dict[str, Any]:
+        subject = subject_of(question)
+        return subject.shapes(**_arguments(subject, question))
+
+    return app
+
+
+def _arguments(subject: Subject, question: Question) -> dict[str, Any]:
+    options = subject.translator.options
+    beam = max(question.n_best, options.beam if question.beam is None else question.beam)
+    penalty = options.length_penalty if question.length_penalty is None else question.length_penalty
+    return {
+        "source": question.source,
+        "options": replace(options, beam=beam, n_best=question.n_best, length_penalty=penalty),
+        "prefix": question.prefix,
+        "off": [Head(head.kind, head.layer, head.head) for head in question.off],
+        "show": question.show,
+    }
+
+
+def _add_guard(app: FastAPI) -> None:
+    """Refuse large requests, answer every fault with JSON, and say what a browser may do with an answer."""
 
     @app.middleware("http")
-    async def guard(request: Request, proceed: Any) -> Any:
-        length = request.headers.get("content-length", "0")
-        if "transfer-encoding" in request.headers or not length.isdecimal() or int(length) > MOST_BYTES:
-            return _refusal(413, f"the request is too large: at most {MOST_BYTES:,} bytes")
-        response = await proceed(request)
-        response.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+    async def guard(request: Request, proceed: Any) -> Response:
+        response = await _guarded(request, proceed)
+        response.headers.update(_HEADERS)
         return response
 
     @app.exception_handler(UserError)
-    def refuse(_: Request, error: UserError) -> JSONResponse:
+    async def refuse(_: Request, error: UserError) -> JSONResponse:
         return _refusal(400, str(error))
 
+    @app.exception_handler(HTTPException)
+    async def pass_on(_: Request, error: HTTPException) -> JSONResponse:
+        return _refusal(error.status_code, str(error.detail))
+
     @app.exception_handler(RequestValidationError)
-    def explain(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def explain(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, str))
         return _refusal(422, f"{place}: {first['msg']}" if place else first["msg"])
 
-    @app.get("/api/models")
-    def models() -> list[dict[str, Any]]:
-        return [subject.describe() for subject in subjects]
 
-    @app.post("/api/examine")
-    def examine(question: Question) -> dict[str, Any]:
-        if question.model >= len(subjects):
-            raise UserError(f"there is no model {question.model}: they count from 0 to {len(subjects) - 1}")
-        subject = subjects[question.model]
-        options = subject.translator.options
-        beam = max(question.n_best, options.beam if question.beam is None else question.beam)
-        penalty = options.length_penalty if question.length_penalty is None else question.length_penalty
-        return subject.examine(
-            question.source,
-            options=replace(options, beam=beam, n_best=question.n_best, length_penalty=penalty),
-            prefix=question.prefix,
-            off=[Head(head.kind, head.layer, head.head) for head in question.off],
-            show=question.show,
-        )
+async def _guarded(request: Request, proceed: Any) -> Response:
+    length = request.headers.get("content-length", "0")
+    if "transfer-encoding" in request.headers or not length.isdecimal() or int(length) > MOST_BYTES:
+        return _refusal(413, f"the request is too large: at most {MOST_BYTES:,} bytes")
+    try:
+        response: Response = await proceed(request)
+    except Exception:
+        _log.exception("%s %s failed", request.method, request.url.path)
+        return _refusal(500, "something went wrong in the server; its terminal says what")
+    return response
 
-    return app
+
+def _add_page(app: FastAPI) -> None:
+    content = page_files()
+
+    @app.get("/")
+    async def start() -> Response:
+        return await file("index.html")
+
+    @app.get("/{name}")
+    async def file(name: str) -> Response:
+        found = content.get(name)
+        if found is None:
+            raise HTTPException(404, f"there is no {name} here")
+        return Response(found.content, media_type=found.media_type)
 
 
 def _refusal(status: int, message: str) -> JSONResponse:

@@ -119,7 +119,10 @@ def test_the_test_pairs_are_measured_if_asked_for(run, tmp_path):
     for score in scores.scores.values():
         assert str(score) in page
     assert "chrf by length" in page
-    assert "not measured" in run.report_path.read_text("utf-8")
+    without = run.report_path.read_text("utf-8")
+    assert "by length" not in without
+    assert "<dt>last validation</dt>" in without, "is there at any time"
+    assert "not measured for this report; `qkv report --evaluate` adds it" in without
 
 
 def test_resuming_writes_it_anew(recipe, tmp_path):
@@ -130,13 +133,20 @@ def test_resuming_writes_it_anew(recipe, tmp_path):
     assert "8 steps" in run.report_path.read_text("utf-8")
 
 
+def test_a_person_who_watches_is_told_where_it_is(recipe, tmp_path, capsys):
+    run = qkv.train(recipe(tmp_path / "run"))
+    assert re.search(rf"^report: {run.report_path}, written in \d+\.\d s$", capsys.readouterr().err, re.MULTILINE)
+    qkv.train(recipe(tmp_path / "quiet"), progress=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_report_that_fails_does_not_fail_the_training(recipe, tmp_path, monkeypatch, capsys):
     def broken(*_, **__):
         raise RuntimeError("no\nink")
 
     monkeypatch.setattr(report, "line_chart", broken)
     run = qkv.train(recipe(tmp_path / "run"), progress=False)
-    assert run.best_path.exists()
+    assert qkv.load(run.path).translate("ab") is not None
     assert not run.report_path.exists()
     said = capsys.readouterr().err
     assert said.endswith("qkv: training is complete, but its report could not be written: no ink\n")
