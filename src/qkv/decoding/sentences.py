@@ -7,11 +7,13 @@ import torch
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.search import search
 from qkv.decoding.shortlist import Shortlist, Shortlisted
+from qkv.decoding.side_by_side import side_by_side
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import pad as pad_sequences
 from qkv.text.tokenizer import Tokenizers
 
 _ENOUGH_ROWS = 32
+_BATCHES_A_THREAD = 4
 
 
 def search_all(
@@ -41,23 +43,33 @@ def search_all(
         For each source its `options.n_best` hypotheses, best first.
     """
     bos, eos, pad = tokenizers.target.bos, tokenizers.target.eos, tokenizers.target.pad
-    results: list[list[Hypothesis]] = [[] for _ in sources]
-    for indices in length_sorted_batches([len(source) for source in sources], batch_tokens // options.beam):
+
+    def search_batch(indices: Sequence[int]) -> list[list[Hypothesis]]:
         padded, mask = pad_sequences([list(sources[index]) for index in indices], tokenizers.source.pad)
         source, source_mask = padded.to(device), None if mask is None else mask.to(device)
         if shortlist is None:
-            found = search(model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options)
-        else:
-            narrow = Shortlisted(model, shortlist.of(source))
-            first, last, filling = map(narrow.place, (bos, eos, pad))
-            found = narrow.restore(
-                search(narrow, source, source_mask, bos=first, eos=last, pad=filling, options=options)
-            )
+            return search(model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options)
+        narrow = Shortlisted(model, shortlist.of(source))
+        first, last, filling = map(narrow.place, (bos, eos, pad))
+        return narrow.restore(search(narrow, source, source_mask, bos=first, eos=last, pad=filling, options=options))
+
+    lengths = [len(source) for source in sources]
+    threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    batches = length_sorted_batches(lengths, _tokens_at_once(lengths, batch_tokens // options.beam, threads))
+    results: list[list[Hypothesis]] = [[] for _ in sources]
+    for indices, found in zip(batches, side_by_side(search_batch, batches, threads), strict=True):
         for index, hypotheses in zip(indices, found, strict=True):
             results[index] = hypotheses
         if on_progress is not None:
             on_progress(len(indices))
     return results
+
+
+def _tokens_at_once(lengths: Sequence[int], most: int, threads: int) -> int:
+    """What a batch may hold, so that each of several threads has some batches, but none of a few rows only."""
+    if threads == 1 or not lengths:
+        return most
+    return min(most, max(_ENOUGH_ROWS * max(lengths), sum(lengths) // (_BATCHES_A_THREAD * threads)))
 
 
 def length_sorted_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
