@@ -15,7 +15,8 @@ def build(options: dict[str, Any]) -> dict[str, Command]:
     """See `worker.serve`."""
     keep_freed_memory()
     threads = options["threads"]
-    translator = qkv.load(options["run"], device="cpu", engine="torch", precision=options["precision"])
+    chosen = {key: options[key] for key in ("engine", "precision", "shortlist")}
+    translator = qkv.load(options["run"], device="cpu", **chosen)
 
     def translate(sources: list[str], beam: int, size: int) -> list[str]:
         torch.set_num_threads(threads)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hardware import NO_BF16, has_bf16
 from process import System, noting
 
 import qkv
@@ -18,11 +19,16 @@ from qkv.metrics import corpus_bleu
 from qkv.run import Run
 
 BEAMS = {"greedy": 1, "beam5": 5}
+PRECISIONS = ("float32", "bf16", "int8")
+SHORTLIST = 20  # target tokens for each source token
 SLOW = 200  # sentences are enough to time a slow system; its BLEU is of all
 ABOUT = {
     "qkv-float32": "qkv.load(run), torch engine",
     "qkv-bf16": "qkv.load(run, precision='bf16'), torch engine",
     "qkv-int8": "qkv.load(run, precision='int8'), torch engine",
+    "qkv-float32-shortlist": "qkv.load(run, shortlist=20), torch engine",
+    "qkv-int8-shortlist": "qkv.load(run, precision='int8', shortlist=20), torch engine",
+    "qkv-ctranslate2-int8": "qkv.load(run, engine='ctranslate2', precision='int8'): the peer through our own door",
     "ctranslate2-float32": "many sentences: as many workers as threads, one thread each; single ones: one worker",
     "ctranslate2-int8": "the same, weights and activations in int8",
     "hf-generate": "MarianMTModel.generate, batches sorted by length",
@@ -138,10 +144,15 @@ def _contender(
     name: str, run: Path, sources: list[str], pythons: dict[str, Path], threads: int, scratch: Path
 ) -> Contender:
     """The system with its model exported; `UserError` if that cannot be."""
-    family, _, precision = name.partition("-")
+    family, *setting = name.split("-")
+    precision = next(one for one in setting if one in PRECISIONS) if family != "hf" else "float32"
+    if precision == "bf16" and not has_bf16():
+        raise UserError(NO_BF16)
     tokenizer = Run.open(run).tokenizer_path / "joint.model"
     options = {"run": str(run), "precision": precision, "threads": threads, "tokenizer": str(tokenizer)}
     if family == "qkv":
+        options |= {"engine": "ctranslate2" if "ctranslate2" in setting else "torch"}
+        options |= {"shortlist": SHORTLIST if "shortlist" in setting else None}
         return Contender(System(name, "decode_qkv.py", pythons["qkv"], options, threads, ABOUT[name]), sources)
     if not tokenizer.is_file():
         raise UserError(f"{run}: has two tokenizers, and this benchmark knows joint ones only")

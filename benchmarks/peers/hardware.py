@@ -7,6 +7,14 @@ from pathlib import Path
 from typing import Any
 
 
+NO_BF16 = "this processor has no bf16 instructions, and emulated they are many times slower than float32"
+
+
+def has_bf16() -> bool:
+    """Whether matrix products in bf16 are more than emulation here."""
+    return bool({"avx512_bf16", "amx_tile"} & set(hardware()["instructions"]))
+
+
 def hardware() -> dict[str, Any]:
     """Processor, cores, instructions that matter here, memory, and what else was running."""
     text = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").is_file() else ""

@@ -97,7 +97,7 @@ def _fastest_peer(speeds: dict[str, float]) -> float | None:
 
 
 def _table(title: str, heads: list[str], rows: list[list[str]], result: dict[str, Any]) -> str:
-    rows = rows + [[name, f"failed: {why}", *[""] * (len(heads) - 2)] for name, why in result["failed"].items()]
+    rows = rows + [[name, f"not measured: {why}", *[""] * (len(heads) - 2)] for name, why in result["failed"].items()]
     lines = [f"### {title}", "", *(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])]
     machine = result["hardware"]
     lines += [

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hardware import NO_BF16, has_bf16
 from material import Material
 from process import System, noting
 from theory import training_flops_per_target_token
@@ -77,9 +78,10 @@ def measure_training(
     if effort.batch_tokens is not None:
         settings["batch_tokens"] = effort.batch_tokens
     names = [name for name in SYSTEMS[size] if wanted is None or name in wanted]
+    failed = {name: NO_BF16 for name in names if name.endswith("bf16") and not has_bf16()}
+    names = [name for name in names if name not in failed]
     systems = [_system(name, settings, material, pythons, scratch) for name in names]
     peak = System("peak", "theory.py", pythons["peers"], {"threads": threads}, threads, "")
-    failed: dict[str, str] = {}
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     rates = []
     try:

@@ -40,7 +40,7 @@ export class Attention {
         this.layerField.root, this.chips),
       this.caption,
       el("div", { class: "columns" },
-        el("section", {}, el("h3", {}, "Head view"), this.view.root),
+        el("section", {}, el("h3", {}, "Head view", el("small", {}, " the fullest line is the strongest shown")), this.view.root),
         el("div", {},
           el("section", {}, el("h3", {}, "All heads", el("small", {}, " each scaled to its largest weight; H1, H2, … switch off")), this.grid.root),
           el("section", {}, this.matrixTitle, this.matrix.root))));
