@@ -6,7 +6,6 @@ import platform
 from pathlib import Path
 from typing import Any
 
-
 NO_BF16 = "this processor has no bf16 instructions, and emulated they are many times slower than float32"
 
 
