@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qkv.nn import MultiHeadAttention, Recurrence, attention
-from qkv.nn.cache import GrowingKeyValue
+from qkv.nn.cache import KeyValue
 from qkv.nn.convolutional import GatedConvolution
 from qkv.nn.recurrence import Hidden
 
@@ -98,18 +98,17 @@ class SelfAttention(Layer):
         """See `Layer.forward`."""
         return self.attention(x)[0]
 
-    def read(self, x: Tensor) -> GrowingKeyValue:
-        """See `Layer.read`: all keys and values."""
-        cache = GrowingKeyValue()
-        cache.append(*self.attention.project_key_value(x))
-        return cache
+    def read(self, x: Tensor) -> KeyValue:
+        """See `Layer.read`: all keys and values, with room for one more."""
+        keys, values = (F.pad(heads, (0, 0, 0, 1)) for heads in self.attention.project_key_value(x))
+        return keys, values
 
-    def step(self, token: Tensor, state: GrowingKeyValue) -> Tensor:
-        """See `Layer.step`. A full cache is doubled by the first of several such steps, so none of the later."""
-        query, key, value = self.attention.project_all(token)
-        output, _ = self.attention.attend(query, *state.append(key, value))
-        state.length -= 1
-        return output
+    def step(self, token: Tensor, state: KeyValue) -> Tensor:
+        """See `Layer.step`."""
+        query, *new = self.attention.project_all(token)
+        for seen, one in zip(state, new, strict=True):
+            seen[:, :, -1:] = one
+        return self.attention.attend(query, *state)[0]
 
 
 class RestrictedAttention(SelfAttention):

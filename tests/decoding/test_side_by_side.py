@@ -60,11 +60,11 @@ def test_threads_change_no_output(two_threads, tmp_path, beam):
     torch.manual_seed(4)
     sizes = {"d_model": 16, "num_heads": 2, "d_ff": 32, "encoder_layers": 1, "decoder_layers": 1}
     model = Transformer(TransformerConfig(tokenizers.target.vocab_size, **sizes)).double().eval()
-    sources = [[*tokenizers.source.encode([words[i % 4] * (1 + i % 7)])[0], tokenizers.source.eos] for i in range(120)]
+    sources = [[*tokenizers.source.encode([words[i % 4] * (1 + i % 7)])[0], tokenizers.source.eos] for i in range(40)]
     options, told = SearchOptions(beam=beam, max_length_ratio=1.0), []
-    many = search_all(model, sources, tokenizers, options, batch_tokens=200, on_progress=told.append)
+    many = search_all(model, sources, tokenizers, options, batch_tokens=120, on_progress=told.append)
     torch.set_num_threads(1)
-    one = search_all(model, sources, tokenizers, options, batch_tokens=200)
+    one = search_all(model, sources, tokenizers, options, batch_tokens=120)
     assert [best.tokens for [best, *_] in many] == [best.tokens for [best, *_] in one]
     assert len(told) > 2
     assert sum(told) == len(sources)

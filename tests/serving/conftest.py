@@ -177,6 +177,12 @@ class Page:
         return answer.json()
 
 
+def unhurried(context):
+    """A context that waits for two minutes before it calls a busy machine a fault."""
+    context.set_default_timeout(120_000)
+    return context
+
+
 @pytest.fixture
 def open_page(browser):
     """Open a page; afterwards, it must have complained of nothing and asked no other host for anything."""
@@ -184,7 +190,7 @@ def open_page(browser):
 
     def open_page(address, **context):
         context = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **context}
-        page = Page(browser.new_context(**context).new_page(), address)
+        page = Page(unhurried(browser.new_context(**context)).new_page(), address)
         page.wait_for_selector(".run")
         opened.append(page)
         return page

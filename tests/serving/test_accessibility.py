@@ -41,6 +41,7 @@ def audited(browser, address, axe):
             color_scheme=scheme,
             reduced_motion="reduce",  # a colour in transition is none that could be judged
         )
+        context.set_default_timeout(120_000)  # a busy machine is no fault
         opened.append(context)
         context.add_init_script(path=axe)
         page = context.new_page()
