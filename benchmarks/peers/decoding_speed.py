@@ -66,7 +66,7 @@ class Extent:
         rounds: turns of each system.
         sentences: of the test set that are translated.
         single: sentences translated one by one in each turn.
-        candidates: batch sizes tried.
+        candidates: batch sizes tried, of those that a system offers the last; with one, nothing is chosen.
     """
 
     rounds: int
@@ -172,7 +172,7 @@ def _contender(
 def _choose(contender: Contender, candidates: int, scratch: Path) -> None:
     """Start the system in its fastest variant, with its best batch sizes and numbers of threads."""
     system, tried = contender.system, []
-    for variant in contender.variants:
+    for variant in contender.variants if candidates > 1 else contender.variants[:1]:
         _start(system, variant, scratch)
         chosen = {beam: _best_size(contender, beam, candidates) for beam in BEAMS.values()}
         tried.append((sum(seconds for _, seconds in chosen.values()), variant, chosen))
@@ -199,6 +199,8 @@ def _best_size(contender: Contender, beam: int, candidates: int) -> tuple[int, f
         return float(system.ask("batch", sources=sources, beam=beam, size=size)["seconds"])
 
     sizes = system.ask("choices")["batch_sizes"][-candidates:]
+    if len(sizes) == 1:
+        return sizes[0], 0.0
     seconds(sizes[-1])
     return _fastest(sizes, seconds)
 

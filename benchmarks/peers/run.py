@@ -33,7 +33,7 @@ def main() -> None:
     pythons = {"qkv": Path(sys.executable), "peers": peers_python(options.build)}
     material = prepare_material(options.build / "material", options.data.resolve(), VOCAB_SIZE, SEED)
     threads, wanted = options.threads, options.systems
-    effort, extent = Effort(options.rounds, options.seconds, 5.0), Extent(options.rounds, 1000, 40, 5)
+    effort, extent = Effort(options.rounds, options.seconds, 5.0), Extent(options.rounds, 1000, 40, options.candidates)
     if options.quick:
         effort, extent = Effort(1, 2.0, 0.0, 512), Extent(1, 8, 2, 1)
     for part in options.parts:
@@ -65,6 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=15.0, help="of training, each system in each round")
+    parser.add_argument("--candidates", type=int, default=5, help="batch sizes tried in decoding; 1: none is chosen")
     parser.add_argument("--quick", action="store_true", help="a smoke test; its numbers mean nothing")
     parser.add_argument("--build", type=Path, default=ROOT / "build/peers")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/peers.json")
