@@ -66,7 +66,7 @@ class CTranslate2Engine:
             raise UserError(f"CTranslate2 cannot compute in {compute_type} here, but in {', '.join(sorted(able))}")
         self._path, self._compute_type, self._device = Path(path), compute_type, device
         self._workers = torch.get_num_threads() if device.type == "cpu" else 1
-        self._loaded: dict[bool, Any] = {}
+        self._loaded: Any = None
         self.longest = longest
         self._source_names, self._target_names = vocabulary(tokenizers.source), vocabulary(tokenizers.target)
         self._id_of = {name: number for number, name in enumerate(self._target_names)}
@@ -92,7 +92,7 @@ class CTranslate2Engine:
         limits = options.length_limits(torch.tensor(lengths, dtype=torch.int64), self.longest).tolist()
         batches = length_sorted_batches(lengths, min(batch_tokens, BATCH_TOKENS) // options.beam)
         results: list[list[Hypothesis]] = [[] for _ in sources]
-        translator, workers = self._load(many=len(batches) > 1), min(self._workers, max(1, len(batches)))
+        translator, workers = self._load(), min(self._workers, max(1, len(batches)))
         with ThreadPoolExecutor(workers) as pool:
             for found in pool.map(partial(self._search_batch, translator, sources, limits, options), batches):
                 for index, hypotheses in found.items():
@@ -109,32 +109,34 @@ class CTranslate2Engine:
         """
         self._check(map(len, sources), "source")
         self._check(map(len, targets), "target")
-        scored = self._load(many=False).score_batch(
+        scored = self._load().score_batch(
             [self._pieces(source) for source in sources],
             [[self._target_names[token] for token in target[:-1]] for target in targets],  # it adds the end itself
             max_input_length=0,
         )
         return [list(each.log_probs) for each in scored]
 
-    def _load(self, *, many: bool) -> Any:
-        """The model for one batch at a time, or for as many as there are threads."""
-        many = many and self._workers > 1
-        if many not in self._loaded:
+    def _load(self) -> Any:
+        """The model, with a worker of one thread for each batch at once.
+
+        Two threads for one batch are slower than one, as CTranslate2's and torch's then wait for each other.
+        """
+        if self._loaded is None:
             threads = torch.get_num_threads()
             try:
-                self._loaded[many] = library().Translator(
+                self._loaded = library().Translator(
                     str(self._path),
                     device=self._device.type,
                     device_index=self._device.index or 0,
                     compute_type=self._compute_type,
-                    inter_threads=self._workers if many else 1,
-                    intra_threads=1 if many else self._workers,
+                    inter_threads=self._workers,
+                    intra_threads=1,
                 )
             except (RuntimeError, ValueError) as error:
                 raise UserError(f"{self._path}: CTranslate2 cannot load it: {error}") from None
             finally:
                 torch.set_num_threads(threads)  # it has set the number of OpenMP's threads, which torch uses, too
-        return self._loaded[many]
+        return self._loaded
 
     def _search_batch(
         self,
