@@ -119,7 +119,7 @@ class CTranslate2Engine:
     def _load(self) -> Any:
         """The model, with a worker of one thread for each batch at once.
 
-        Two threads for one batch are slower than one, as CTranslate2's and torch's then wait for each other.
+        Beside torch's threads, two for one batch were measured to be slower than one (benchmarks/RESULTS.md).
         """
         if self._loaded is None:
             threads = torch.get_num_threads()
