@@ -44,8 +44,7 @@ class CTranslate2Engine:
         compute_type: what CTranslate2 computes in: float32, int8, int16, float16, bfloat16.
         device: where.
 
-    The model is loaded when it is first needed: with all threads for one batch, or with a thread for each of several
-    batches at a time, which decodes more in all. Who does both has it in memory twice.
+    The model is loaded when it is first needed; as many batches are worked on at a time as torch has threads.
 
     Raises:
         UserError: if CTranslate2 is not installed, or cannot compute so here; when first used, if it cannot load it.
