@@ -1,0 +1,19 @@
+"""`qkv average`."""
+
+from pathlib import Path
+
+import qkv
+
+
+def test_average_makes_a_checkpoint(own_run, typed, ok, refused):
+    (name,) = ok("average", own_run, "--last", 2)
+    assert Path(name) == Path(own_run, "checkpoints", "averaged-00000008")
+    assert Path(own_run, "best").resolve() != Path(name)
+    typed(b"ab\n")
+    assert ok("translate", own_run, "--checkpoint", "averaged-00000008") == qkv.load(
+        own_run, checkpoint=name
+    ).translate(["ab"])
+    assert ok("average", own_run, "--use") == [name]
+    assert Path(own_run, "best").resolve() == Path(name)
+    assert ok("info", own_run)[-1].split() == ["in", "use", "averaged-00000008"]
+    assert refused("average", own_run, "--last", 1).startswith("averaging takes at least 2 checkpoints")
