@@ -153,10 +153,8 @@ def _train(config: Config, others: Sequence[Config], progress: bool) -> None:
 
 
 def _import_what_training_needs() -> None:
-    """Torch's optimizers and TensorBoard import a lot when first used: seconds, and of the first budget alone."""
+    """TensorBoard imports a lot when it is first used: time, and of the first budget alone."""
     from torch.utils.tensorboard.writer import SummaryWriter  # noqa: F401
-
-    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
 
 
 def _donor(config: Config, others: Sequence[Config]) -> Run | None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qkv.schema import TrainingConfig
+from qkv.training.adam import Adam
 from qkv.training.checkpoint import weights_of
 
 
@@ -26,16 +27,15 @@ class Optimization:
         matrices = [(name, p) for name, p in named if p.dim() >= 2]
         others = [(name, p) for name, p in named if p.dim() < 2]
         self._named = matrices + others
-        kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        self._adam = kind(
+        self._adam = Adam(
             [
                 {"params": [p for _, p in matrices], "weight_decay": settings.weight_decay},
                 {"params": [p for _, p in others], "weight_decay": 0.0},
             ],
+            decoupled=settings.optimizer == "adamw",
             lr=settings.learning_rate,
             betas=settings.betas,
             eps=settings.eps,
-            fused=True,
         )
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.average: dict[str, Tensor] | None = None
@@ -44,7 +44,7 @@ class Optimization:
 
     def zero_grad(self) -> None:
         """Forget the gradient of the last step."""
-        self._adam.zero_grad(set_to_none=True)
+        self._model.zero_grad(set_to_none=True)
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradient to the parameters'."""
