@@ -36,6 +36,12 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beam", type=positive, metavar="N", help="beam width; 1 is greedy; the recipe's by default")
     parser.add_argument("--length-penalty", type=float, metavar="X", help="score = log-probability / length^X")
     add_engine(parser)
+    parser.add_argument(
+        "--shortlist",
+        type=positive,
+        metavar="N",
+        help="look only at the N likeliest target tokens for each source token; engine torch only",
+    )
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +64,7 @@ def translator_of(options: argparse.Namespace) -> "Translator":
         device=options.device,
         engine=getattr(options, "engine", None),
         precision=getattr(options, "precision", None),
+        shortlist=getattr(options, "shortlist", None),
     )
 
 

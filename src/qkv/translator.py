@@ -278,7 +278,7 @@ def load(
 
     Raises:
         UserError: if it is no run, or has no such checkpoint or one that does not fit, or the device does not
-            exist here, or the engine cannot run the model, or not in this precision.
+            exist here, or the engine cannot run the model, or not in this precision or with a shortlist.
     """
     opened = Run.open(run)
     decoding = opened.config.decoding
@@ -296,18 +296,21 @@ def load(
     if pick_device(device).type == "cpu":
         keep_freed_memory()
     translator = Translator(model, tokenizers, options=options, batch_tokens=decoding.batch_tokens)
+    if shortlist is None and engine != "ctranslate2":  # who asks for that by name goes without the recipe's shortlist
+        shortlist = decoding.shortlist
     engine = decoding.engine if engine is None else engine
     precision = decoding.precision if precision is None else precision
-    shortlist = decoding.shortlist if shortlist is None else shortlist
     if engine == "ctranslate2":
         from qkv.interchange.ctranslate2_cache import open_engine
 
+        if shortlist is not None:
+            raise UserError("engine ctranslate2 has no shortlist: leave that out, or take engine torch")
         translator.engine = open_engine(
             opened, path, translator.model, tokenizers, precision=precision, device=translator.device
         )
     elif engine != "torch":
         raise UserError(f"unknown engine {engine!r}: use torch or ctranslate2")
-    elif precision != "float32" or shortlist is not None:
+    else:
         from qkv.decoding.torch_engine import TorchEngine, lower_precision, shortlist_of
 
         translator.engine = TorchEngine(

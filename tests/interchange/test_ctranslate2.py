@@ -1,6 +1,7 @@
 """CTranslate2 computes, searches and scores as the model does that was exported; what it cannot do is refused."""
 
 import re
+import threading
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from qkv.interchange.ctranslate2_engine import CTranslate2Engine
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.text.batches import pad
 
-pytest.importorskip("ctranslate2")
+ctranslate2 = pytest.importorskip("ctranslate2")
 
 
 @pytest.fixture
@@ -201,6 +202,29 @@ class TestSearch:
             assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(before)
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_a_worker_of_one_thread_for_each_of_torchs(self, threads, joint, make_model, encode, export, monkeypatch):
+        """So a single sentence has one thread, and of many sentences as many batches are searched at once."""
+        made, at_once = [], threading.Barrier(threads)
+
+        class Recorded:
+            def __init__(self, path, **options):
+                made.append(options)
+                self._translator, self._waiting = translator(path, **options), iter(range(threads))
+
+            def translate_batch(self, sources, **options):
+                if len(encoded) > 1 and next(self._waiting, None) is not None:
+                    at_once.wait(timeout=60)
+                return self._translator.translate_batch(sources, **options)
+
+        translator = ctranslate2.Translator
+        monkeypatch.setattr(ctranslate2, "Translator", Recorded)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        for encoded in (encode(joint)[:1], encode(joint)):
+            export(make_model(joint), joint).search(encoded, SearchOptions(beam=1), batch_tokens=1)
+        assert [options["intra_threads"] for options in made] == [1, 1]
+        assert [options["inter_threads"] for options in made] == [threads, threads]
 
     def test_keeps_the_contract(self, joint, make_model, export):
         assert isinstance(export(make_model(joint), joint), Engine)

@@ -8,6 +8,7 @@ import torch
 
 import qkv
 from qkv.cli import main
+from qkv.decoding.torch_engine import TorchEngine
 from qkv.errors import UserError
 from qkv.files import point, write_text
 from qkv.interchange import ctranslate2_cache
@@ -77,7 +78,7 @@ class TestKeeping:
     def test_the_recipe_may_say_so(self, run):
         write_text(run.config_path, "decoding: {beam: 2, engine: ctranslate2}\n")
         assert isinstance(qkv.load(run.path, device="cpu").engine, CTranslate2Engine)
-        assert qkv.load(run.path, device="cpu", engine="torch").engine is None
+        assert isinstance(qkv.load(run.path, device="cpu", engine="torch").engine, TorchEngine)
 
     def test_other_weights_under_the_same_name(self, run, joint, make_model, exports):
         before = load(run).translate(TEXTS)
@@ -153,6 +154,22 @@ class TestKeeping:
             qkv.load(run.path, device="cpu", engine="onnx")
         with pytest.raises(UserError, match="no precision 'int4'; it has float32, bf16, fp16, int8"):
             open_engine(run, run.checkpoint_path(10), load(run).model, joint, precision="int4")
+
+    def test_a_shortlist_is_torchs(self, run, tmp_path, capsys):
+        with pytest.raises(UserError, match="engine ctranslate2 has no shortlist"):
+            load(run, shortlist=5)
+        source = tmp_path / "sources.txt"
+        source.write_text("a dog\n")
+        assert (
+            main(["translate", str(run.path), "--input", str(source), "--engine", "ctranslate2", "--shortlist=5"]) == 2
+        )
+        assert capsys.readouterr().err.startswith("qkv: engine ctranslate2 has no shortlist: leave that out")
+
+    def test_a_recipe_that_asks_for_a_shortlist(self, run):
+        write_text(run.config_path, "decoding: {engine: ctranslate2, shortlist: 5}\n")
+        with pytest.raises(UserError, match="engine ctranslate2 has no shortlist"):
+            qkv.load(run.path, device="cpu")
+        assert isinstance(load(run).engine, CTranslate2Engine), "asked for by name, it goes without"
 
 
 class TestChecking:

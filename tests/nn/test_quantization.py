@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from qkv.nn import Transformer, TransformerConfig
-from qkv.nn.quantization import QuantizedAttention, QuantizedLinear, quantize
+from qkv.nn.linear_maps import SplitAttention
+from qkv.nn.quantization import QuantizedLinear, quantize
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def test_a_model(position, norm_position):
     assert torch.equal(model(source, target), expected)
     exact = [m for m in quantized.modules() if type(m) is torch.nn.Linear]
     assert not exact
-    assert sum(isinstance(m, QuantizedAttention) for m in quantized.modules()) == 6
+    assert sum(isinstance(m, SplitAttention) for m in quantized.modules()) == 6
 
     memory, state = quantized.encode(source), None
     state = quantized.start(memory)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from qkv.decoding.hypothesis import Hypothesis
 from qkv.errors import UserError
 from qkv.files import write_bytes
+from qkv.nn.packing import PackedLinear
 from qkv.nn.quantization import QuantizedLinear
 from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
 from qkv.text.encoded import EncodedCorpus
@@ -131,7 +132,7 @@ class Shortlisted(Seq2Seq):
     def __init__(self, model: Seq2Seq, tokens: Int[Tensor, " tokens"]):
         super().__init__()
         self.model, self.tokens, self.longest = model, tokens, model.longest
-        self.output = _rows(model.output, tokens)
+        self.output = cast(nn.Linear, _rows(model.output, tokens))  # or as good as one for whoever projects
 
     def encode(
         self,
@@ -166,10 +167,10 @@ class Shortlisted(Seq2Seq):
         return [[replace(best, tokens=[tokens[place] for place in best.tokens]) for best in row] for row in found]
 
 
-def _rows(linear: nn.Module, rows: Tensor) -> nn.Linear:
+def _rows(linear: nn.Module, rows: Tensor) -> nn.Module:
     """The part of a linear map that leads to some of its outputs."""
-    if isinstance(linear, QuantizedLinear):
-        return cast(nn.Linear, linear.rows(rows))  # as good as one for whoever projects
+    if isinstance(linear, PackedLinear | QuantizedLinear):
+        return linear.rows(rows)
     assert isinstance(linear, nn.Linear)
     part = nn.Linear(linear.in_features, len(rows), bias=linear.bias is not None, device="meta")
     part.weight = nn.Parameter(linear.weight[rows], requires_grad=False)

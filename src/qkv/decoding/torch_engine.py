@@ -10,6 +10,7 @@ from qkv.decoding.scoring import score_targets
 from qkv.decoding.sentences import search_all
 from qkv.decoding.shortlist import Shortlist, learn_shortlist
 from qkv.errors import UserError
+from qkv.nn.packing import Packing
 from qkv.nn.quantization import quantize
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run import Run
@@ -31,8 +32,14 @@ class TorchEngine:
     def __init__(
         self, model: Seq2Seq, tokenizers: Tokenizers, device: torch.device, shortlist: Shortlist | None = None
     ):
-        self.model, self.shortlist = model, shortlist
+        self.shortlist = shortlist
+        self._packing = Packing(model)
         self._tokenizers, self._device = tokenizers, device
+
+    @property
+    def model(self) -> Seq2Seq:
+        """What searches: the model, laid out for decoding."""
+        return self._packing.packed()
 
     def search(
         self,

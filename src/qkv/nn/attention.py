@@ -221,6 +221,16 @@ class MultiHeadAttention(nn.Module):
         query, key = self.rotary(query_and_key, offset).chunk(2, dim=1)
         return query, key, self._split(value)
 
+    def project_step(
+        self, x: Float[Tensor, "rows new d_model"], offset: int
+    ) -> tuple[Float[Tensor, "rows new head d_head"], Float[Tensor, "rows new 2 head d_head"]]:
+        """`project_all` for tokens that are to be kept: keys and values in one piece, each token's heads together."""
+        if self.rotary is None:
+            heads = self.projection(x).view(*x.shape[:2], 3, self.num_heads, -1)
+            return heads.select(2, 0), heads.narrow(2, 1, 2)
+        query, key, value = (part.transpose(1, 2) for part in self.project_all(x, offset))
+        return query, torch.stack((key, value), dim=2)
+
     def project_query(self, query: Float[Tensor, "batch query d_model"]) -> Float[Tensor, "batch head query d_head"]:
         """Queries alone, for keys and values that come from elsewhere."""
         return self._split(self._project(query, 0, 1))
@@ -264,4 +274,4 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, length, d_model) → (batch, head, length, d_head)"""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)

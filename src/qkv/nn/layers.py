@@ -46,15 +46,17 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
         """Widen, bend, narrow."""
-        x = self.wide(x)
-        if self.activation == "relu":
-            x = F.relu(x)
-        elif self.activation == "gelu":
-            x = F.gelu(x)
-        else:
-            gate, x = x.chunk(2, dim=-1)
-            x = F.silu(gate) * x
-        return self.narrow(self.dropout(x))
+        return self.narrow(self.dropout(activate(self.wide(x), self.activation)))
+
+
+def activate(x: Float[Tensor, "*rows wide"], activation: Activation) -> Float[Tensor, "*rows d_ff"]:
+    """Bend: `swiglu` halves the width, as the first half is the gate."""
+    if activation == "relu":
+        return F.relu(x)
+    if activation == "gelu":
+        return F.gelu(x)
+    gate, x = x.chunk(2, dim=-1)
+    return F.silu(gate) * x
 
 
 class Residual(nn.Module):
@@ -250,14 +252,14 @@ class DecoderLayer(nn.Module):
         own_record, cross_record = record if record is not None else (None, None)
 
         def attend_to_target(x: Tensor) -> Tensor:
-            heads = self.attention.project_all(x, offset=state.length - x.shape[1])
-            found = state.attend_to_target(index, *heads, scale=self.attention.scale, record=own_record)
-            return self.attention.output(found.transpose(1, 2).flatten(start_dim=2))
+            query, key_value = self.attention.project_step(x, offset=state.length - x.shape[1])
+            found = state.attend_to_target(index, query, key_value, scale=self.attention.scale, record=own_record)
+            return self.attention.output(found)
 
         def attend_to_memory(x: Tensor) -> Tensor:
-            query = self.cross_attention.project_query(x.reshape(state.sentences, -1, x.shape[-1]))
+            query = self.cross_attention.project_query(x).transpose(1, 2)
             found = state.attend_to_memory(index, query, scale=self.cross_attention.scale, record=cross_record)
-            return self.cross_attention.output(found.transpose(1, 2).reshape(x.shape))
+            return self.cross_attention.output(found)
 
         x = self.attention_residual(x, attend_to_target)
         x = self.cross_attention_residual(x, attend_to_memory)

@@ -5,7 +5,6 @@ along (Bhandare et al. 2019, "Efficient 8-bit quantization of Transformer neural
 Sums are 32-bit integers; all between matrix products stays float32.
 """
 
-import copy
 import warnings
 from typing import cast
 
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from qkv.nn.attention import MultiHeadAttention
+from qkv.nn.linear_maps import with_linear_maps
 from qkv.nn.seq2seq import Seq2Seq
 
 
@@ -58,50 +57,6 @@ class QuantizedLinear(nn.Module):
         return QuantizedLinear(weight[wanted], None if bias is None else bias[wanted])
 
 
-class QuantizedAttention(MultiHeadAttention):
-    """Attention whose projections are quantised: all three together, the queries, and keys with values.
-
-    Args:
-        attention: what it is made from; stays as it is.
-    """
-
-    def __init__(self, attention: MultiHeadAttention):
-        nn.Module.__init__(self)
-        self.__dict__.update({name: value for name, value in vars(attention).items() if not name.startswith("_")})
-        self.rotary = attention.rotary
-        weight, bias, width = attention.projection.weight, attention.projection.bias, attention.d_model
-        self.projection = QuantizedLinear(weight, bias)  # type: ignore[assignment]
-        self.query = QuantizedLinear(weight[:width], None if bias is None else bias[:width])
-        self.key_value = QuantizedLinear(weight[width:], None if bias is None else bias[width:])
-        self.output = QuantizedLinear(attention.output.weight, attention.output.bias)  # type: ignore[assignment]
-
-    def project_query(self, query: Float[Tensor, "batch query d_model"]) -> Float[Tensor, "batch head query d_head"]:
-        """See `MultiHeadAttention.project_query`."""
-        return self._split(self.query(query))
-
-    def project_key_value(
-        self, key: Float[Tensor, "batch key d_model"], value: Float[Tensor, "batch key d_model"] | None = None
-    ) -> tuple[Float[Tensor, "batch head key d_head"], Float[Tensor, "batch head key d_head"]]:
-        """See `MultiHeadAttention.project_key_value`; the values are those of the keys."""
-        if value is not None and value is not key:
-            raise ValueError("quantised attention gathers the values that it has keys for")
-        keys, values = self.key_value(key).chunk(2, dim=-1)
-        return self._split(keys), self._split(values)
-
-
 def quantize(model: Seq2Seq) -> Seq2Seq:
-    """A copy of a model whose linear maps are quantised; all else is shared with the model, which stays as it is."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    quantized = copy.deepcopy(model, shared)
-    _replace(quantized)
-    return quantized.requires_grad_(False).eval()
-
-
-def _replace(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, MultiHeadAttention):
-            setattr(module, name, QuantizedAttention(child))
-        elif type(child) is nn.Linear:
-            setattr(module, name, QuantizedLinear(child.weight, child.bias))
-        else:
-            _replace(child)
+    """A copy of a model whose linear maps are quantised; see `with_linear_maps`."""
+    return with_linear_maps(model, QuantizedLinear)
