@@ -1,7 +1,9 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
-from qkv.nn.dropout import Dropout, dropout
+from qkv.nn.dropout import Dropout, drawing_from, dropout
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.3, 0.5, 0.9])
@@ -74,6 +76,30 @@ def test_the_seed_decides(device):
     assert torch.equal(first, again)
     assert not torch.equal(first, next_draw)
     assert not torch.equal(first, other)
+
+
+def test_a_thread_may_draw_from_a_generator_of_its_own():
+    x = torch.ones(1000)
+
+    def drawn(seed):
+        with drawing_from(torch.Generator().manual_seed(seed)):
+            return dropout(x, 0.5)
+
+    torch.manual_seed(1)
+    expected = dropout(x, 0.5)
+    torch.manual_seed(1)
+    with drawing_from(torch.Generator().manual_seed(2)), ThreadPoolExecutor(1) as other:
+        mine = dropout(x, 0.5)
+        theirs = other.submit(dropout, x, 0.5).result()
+        inner = drawn(3)
+        later = dropout(x, 0.5)
+    assert torch.equal(theirs, expected)  # torch's own, of which this thread has taken nothing
+    assert torch.equal(mine, drawn(2))
+    assert torch.equal(inner, drawn(3))
+    with drawing_from(torch.Generator().manual_seed(2)):
+        assert torch.equal(torch.stack((dropout(x, 0.5), dropout(x, 0.5))), torch.stack((mine, later)))
+    torch.manual_seed(1)
+    assert torch.equal(dropout(x, 0.5), expected)
 
 
 @pytest.mark.parametrize("probability", [-0.1, 1.0, 1.5])

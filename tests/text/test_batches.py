@@ -231,6 +231,54 @@ def test_a_batch_moves_whole(corpus_and_tokenizers):
                 assert after.shape == before.shape
 
 
+def pairs_of(source_lengths, target_lengths):
+    """A batch of random tokens."""
+    source, source_mask = pad([[3 + n % 5 for n in range(length)] for length in source_lengths], 0)
+    output, mask = pad([[4 + n % 7 for n in range(length)] for length in target_lengths], 0)
+    shifted = torch.full_like(output, 1)
+    shifted[:, 1:] = output[:, :-1]
+    return Batch(source, source_mask, shifted, output, mask, sum(target_lengths))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize(
+    ("sources", "targets"),
+    [
+        ([5] * 12, list(range(2, 14))),
+        ([5, 2, 9, 1, 5, 5, 5], [3, 9, 9, 1, 2, 2, 30]),
+        ([4] * 8, [6] * 8),
+        ([1], [1]),
+        ([3, 3], [40, 1]),
+    ],
+    ids=str,
+)
+def test_parts_of_a_batch_are_its_rows_and_no_wider_than_they_must_be(sources, targets, parts):
+    whole = pairs_of(sources, targets)
+    divided = whole.split(parts)
+    assert len(divided) == min(parts, len(sources))
+    assert sum(part.num_target_tokens for part in divided) == whole.num_target_tokens
+    row = 0
+    for part in divided:
+        rows = len(part.source)
+        expected = pairs_of(sources[row : row + rows], targets[row : row + rows])
+        for name in ("source_mask", "target_mask", "target_output", "source"):
+            found, wanted = getattr(part, name), getattr(expected, name)
+            assert found is None if wanted is None else torch.equal(found, wanted)
+        real = ... if part.target_mask is None else part.target_mask
+        assert torch.equal(part.target_input[real], expected.target_input[real])
+        assert part.num_target_tokens == expected.num_target_tokens
+        row += rows
+    assert row == len(sources)
+
+
+def test_parts_of_a_batch_take_about_as_long_as_each_other():
+    targets = sorted(range(4, 34)) * 4
+    work = [
+        len(part.source) * 10 + 2 * part.num_target_tokens for part in pairs_of([10] * 120, sorted(targets)).split(4)
+    ]
+    assert max(work) < 1.1 * min(work)
+
+
 def test_shapes_are_checked(corpus_and_tokenizers):
     corpus, tokenizers = corpus_and_tokenizers
     good = collate(corpus, [0, 1], tokenizers.source, tokenizers.target)

@@ -25,7 +25,7 @@ def take_step(optimization: Optimization, model: nn.Module, number: int, learnin
     """A step with a made-up gradient, handed in as that of a sum."""
     optimization.zero_grad()
     loss = sum((p * g).sum() for p, g in zip(model.parameters(), gradients(number, model), strict=True))
-    optimization.backward(loss)
+    optimization.scale(loss).backward()
     return optimization.step(number, learning_rate)
 
 
@@ -121,7 +121,7 @@ def test_a_gradient_that_overflows_in_fp16_is_left_out():
     optimization = Optimization(model, TrainingConfig(precision="fp16", ema=0.9), CPU)
     before = [p.clone() for p in model.parameters()]
     optimization.zero_grad()
-    optimization.backward(sum((p * torch.inf).sum() for p in model.parameters()))
+    optimization.scale(sum((p * torch.inf).sum() for p in model.parameters())).backward()
     scale = optimization.state()[1]["scale"]
     assert not torch.isfinite(optimization.step(1, 0.01))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -24,6 +24,7 @@ import yaml
 from qkv.errors import UserError
 from qkv.run import Run
 from qkv.training import checkpoint as checkpoint_module
+from qkv.training import gradient as gradient_module
 from qkv.training import trainer as trainer_module
 from qkv.training.checkpoint import read_state
 from qkv.training.trainer import resume, train
@@ -118,8 +119,8 @@ def remove_half(path: Path, *_: object) -> None:
 
 PLACES = [
     # in a step: the first one, and some in mid-epoch and in mid-accumulation
-    *(("short", Place(trainer_module, "batch_loss", call)) for call in (1, 10, 40)),
-    ("epochs", Place(trainer_module, "batch_loss", 21)),
+    *(("short", Place(gradient_module, "batch_loss", call)) for call in (1, 10, 40)),
+    ("epochs", Place(gradient_module, "batch_loss", 21)),
     # before something that was written takes its name: tokenizers, encoded pairs, checkpoints, links to the best one
     *(("short", Place(os, "replace", call)) for call in (3, 4, 5, 9, 10, 12, 13, 17, 18)),
     # in the middle of a checkpoint's weights, and of the rest of it

@@ -20,6 +20,7 @@ from qkv.run import Run
 from qkv.text.batches import Batch, collate, plan_batches
 from qkv.training import trainer as trainer_module
 from qkv.training.checkpoint import average_weights, load_model, read_state
+from qkv.training.loss import Loss
 from qkv.training.preparation import prepare, training_corpus
 from qkv.training.trainer import Trainer, resume, train
 from qkv.training.validation import Validation
@@ -324,14 +325,15 @@ def test_weights_that_are_not_numbers_are_never_saved(recipe, monkeypatch):
 
 def test_a_gradient_that_is_not_a_number_stops_training(recipe, monkeypatch):
     """The loss may well be fine while its gradient overflows."""
-    backward, steps = trainer_module.Optimization.backward, itertools.count(1)
+    add, steps = trainer_module.Gradient.add, itertools.count(1)
 
-    def overflowing(self: Any, loss: Tensor) -> None:
-        backward(self, loss)
+    def overflowing(self: Any, batches: list[Batch]) -> Loss:
+        loss = add(self, batches)
         if next(steps) == 5:
             next(self._model.parameters()).grad[0] = torch.inf
+        return loss
 
-    monkeypatch.setattr(trainer_module.Optimization, "backward", overflowing)
+    monkeypatch.setattr(trainer_module.Gradient, "add", overflowing)
     with pytest.raises(UserError, match=r"not a number at step 5; the last good checkpoint is .*step-00000004\."):
         train(recipe(validation={"every": 100}, checkpoints={"every": 1}), progress=False)
 

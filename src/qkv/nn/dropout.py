@@ -1,10 +1,26 @@
 """Dropout (Srivastava et al. 2014) whose mask does not cost more than the layer it regularises."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 _LEVELS = 2**16
+_of_thread = threading.local()
+
+
+@contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Let dropout on a CPU draw from this generator, in this thread, in place of torch's, which all threads share."""
+    before = getattr(_of_thread, "generator", None)
+    _of_thread.generator = generator
+    try:
+        yield
+    finally:
+        _of_thread.generator = before
 
 
 def dropout(x: Float[Tensor, "..."], probability: float, training: bool = True) -> Float[Tensor, "..."]:
@@ -27,7 +43,8 @@ def _scaled_keep_mask(x: Tensor, probability: float) -> Tensor:
     if dropped_levels >= _LEVELS:
         return torch.zeros_like(x)
     count = x.numel()
-    bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=x.device)
+    bits.random_(-(2**63), None, generator=getattr(_of_thread, "generator", None))
     uniform = bits.view(torch.int16)[:count].view(x.shape)
     keep = uniform >= dropped_levels - _LEVELS // 2
     return keep.to(x.dtype).mul_(_LEVELS / (_LEVELS - dropped_levels))

@@ -119,6 +119,8 @@ class RecurrentSeq2Seq(Seq2Seq):
     def __init__(self, config: RecurrentConfig):
         super().__init__()
         self.config = config
+        # Between the layers of a stack the dropout is torch's own.
+        self.divisible = config.dropout == 0.0 or config.encoder_layers == config.decoder_layers == 1
         source_tokens, target_tokens = make_embeddings(config)
         self.source_embedding = Embedding(source_tokens, "none", config.dropout)
         self.target_embedding = Embedding(target_tokens, "none", config.dropout)

@@ -225,6 +225,7 @@ class Transformer(Seq2Seq):
         super().__init__()
         self.config = config
         self.longest = config.longest
+        self.divisible = config.norm != "batch"
         source_tokens, target_tokens = make_embeddings(config)
         self.source_embedding = Embedding(source_tokens, config.position, config.dropout, config.max_length)
         self.target_embedding = Embedding(target_tokens, config.position, config.dropout, config.max_length)

@@ -8,7 +8,7 @@ padding and no mask. The order is a pure function of (seed, epoch), so resuming 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import overload
 
 import numpy as np
@@ -61,6 +61,49 @@ class Batch:
             target_mask=None if self.target_mask is None else move(self.target_mask),
             num_target_tokens=self.num_target_tokens,
         )
+
+    def split(self, parts: int) -> "list[Batch]":
+        """The same rows in so many batches that take about as long as each other, none wider than it must be.
+
+        There are fewer parts if there are fewer rows.
+        """
+        rows = len(self.source)
+        parts = min(parts, rows)
+        if parts < 2:
+            return [self]
+        lengths = self.source.new_full((rows,), self.target_output.shape[1])
+        if self.target_mask is not None:
+            lengths = self.target_mask.sum(dim=1)
+        # Decoder and output projection do about twice as much for a token as the encoder.
+        work = (self.source.shape[1] + 2 * lengths).cumsum(dim=0)
+        shares = work[-1] * torch.arange(1, parts) / parts
+        cuts = torch.searchsorted(work.double(), shares.double()).tolist()
+        edges = [0]
+        for number, cut in enumerate(cuts, start=1):
+            edges.append(min(max(cut, edges[-1] + 1), rows - parts + number))
+        return [self._rows(slice(*edge)) for edge in pairwise((*edges, rows))]
+
+    def _rows(self, rows: slice) -> "Batch":
+        source, source_mask = _trimmed(self.source[rows], self.source_mask, rows)
+        target_output, target_mask = _trimmed(self.target_output[rows], self.target_mask, rows)
+        return Batch(
+            source=source,
+            source_mask=source_mask,
+            target_input=self.target_input[rows, : target_output.shape[1]],
+            target_output=target_output,
+            target_mask=target_mask,
+            num_target_tokens=target_output.numel() if target_mask is None else int(target_mask.sum()),
+        )
+
+
+def _trimmed(tokens: Tensor, mask: Tensor | None, rows: slice) -> tuple[Tensor, Tensor | None]:
+    """Rows as wide as the longest of them; no mask if all are."""
+    if mask is None:
+        return tokens, None
+    mask = mask[rows]
+    width = int(mask.sum(dim=1).max())
+    mask = mask[:, :width]
+    return tokens[:, :width], None if mask.all() else mask
 
 
 class BatchPlan(Sequence[Indices]):

@@ -46,9 +46,9 @@ class Optimization:
         """Forget the gradient of the last step."""
         self._model.zero_grad(set_to_none=True)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradient to the parameters'."""
-        self._scaler.scale(loss).backward()
+    def scale(self, loss: Tensor) -> Tensor:
+        """What the gradient is to be taken of: the loss itself, or so many times as much that fp16 can hold it."""
+        return self._scaler.scale(loss)
 
     def step(self, number: int, learning_rate: float) -> Tensor:
         """Step 1, 2, …: clip, move the weights, and return the gradient's norm from before it was clipped."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qkv.config import foreign_options, load_config
-from qkv.devices import autocast, keep_freed_memory, pick_device
+from qkv.devices import keep_freed_memory, pick_device
 from qkv.files import point, write_text
 from qkv.run import Run
 from qkv.schema import Config, TrainingConfig
@@ -27,8 +27,8 @@ from qkv.training.checkpoint import (
     using_weights,
     weights_of,
 )
+from qkv.training.gradient import Gradient
 from qkv.training.interruption import Interruption
-from qkv.training.loss import batch_loss
 from qkv.training.optimization import Optimization
 from qkv.training.preparation import Prepared, prepare, training_corpus
 from qkv.training.progress import TrainingProgress, spoken_time
@@ -117,6 +117,7 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         self.model = prepared.build_model().to(device).train()
         self.optimization = Optimization(self.model, self.settings, device)
+        self.gradient = Gradient(self.model, self.optimization, self.settings, device)
         self.state = TrainingState()
         if self.run.checkpoints():
             self._resume(self.run.checkpoints()[-1])
@@ -148,6 +149,7 @@ class Trainer:
                         self._stop()
             self._finish()
         finally:
+            self.gradient.close()
             self.progress.close()
             self.records.close()
 
@@ -171,24 +173,18 @@ class Trainer:
     def _step(self, batches: list[Batch]) -> None:
         """One step: losses are summed, and divided once by all target tokens of the step."""
         tokens = sum(batch.num_target_tokens for batch in batches)
-        smoothed = torch.zeros((), device=self.device)
-        nll = torch.zeros((), device=self.device)
         self.optimization.zero_grad()
-        for batch in batches:
-            with autocast(self.device, self.settings.precision):
-                loss = batch_loss(self.model, batch, self.settings.label_smoothing)
-            self.optimization.backward(loss.smoothed / tokens)
-            smoothed += loss.smoothed.detach()
-            nll += loss.nll
+        loss = self.gradient.add(batches)
         self.state.step += 1
         self._learning_rate = self.schedule.learning_rate(self.state.step, self._share())
         self._gradient_norm = self.optimization.step(self.state.step, self._learning_rate)
         # In fp16 a gradient may well overflow: that step was left out, and the loss is scaled less from now on.
         self.watch.look(
-            self.state.step, smoothed if self.settings.precision == "fp16" else smoothed + self._gradient_norm
+            self.state.step,
+            loss.smoothed if self.settings.precision == "fp16" else loss.smoothed + self._gradient_norm,
         )
         self.state.target_tokens += tokens
-        self.window.add(smoothed=smoothed, nll=nll, tokens=tokens)
+        self.window.add(smoothed=loss.smoothed, nll=loss.nll, tokens=tokens)
 
     def _stop(self) -> NoReturn:
         if self._saved_at != self.state.step:
