@@ -43,10 +43,11 @@ def keep_freed_memory() -> None:
     A training step on a CPU frees and asks for the same large tensors over and over; without this, the system maps
     and clears their pages anew each time.
     """
-    trim_threshold, mmap_max = -1, -4
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(top_pad, 2**26)  # as much as a heap of another thread holds, or an empty one is unmapped
     except (OSError, AttributeError):
         pass

@@ -178,9 +178,10 @@ def test_a_run_in_two_threads_is_resumed_bit_for_bit(two_threads, recipe, outcom
             raise KeyboardInterrupt
         return add(self, batches)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Gradient, "add", interrupted)
+    monkeypatch.setattr(Gradient, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         train(settings("interrupted"), progress=False)
+    monkeypatch.setattr(Gradient, "add", add)
     assert outcome(resume(settings("interrupted")["run"], progress=False)) == whole
     alone = outcome(train(settings("alone") | {"threads": 1}, progress=False))
     assert alone["metrics"] != whole["metrics"]  # other chance: it was in parts

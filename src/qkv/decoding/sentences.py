@@ -13,7 +13,7 @@ from qkv.text.batches import pad as pad_sequences
 from qkv.text.tokenizer import Tokenizers
 
 _ENOUGH_ROWS = 32
-_BATCHES_A_THREAD = 3
+_BATCHES_A_THREAD = 2
 
 
 def search_all(
