@@ -55,6 +55,21 @@ def test_the_model_itself_stays_as_it_is(run):
     assert translator.engine.model is not translator.model
 
 
+def test_who_changes_a_weight_sees_what_comes_of_it(run):
+    """And who wants to see a search pass through the model's own modules takes the engine away."""
+    translator, words, calls = qkv.load(run, device="cpu"), sorted(set(WORDS)), []
+    before = translator.translate(words)
+    translator.model.decoder.register_forward_hook(lambda *given: calls.append(given))
+    with torch.no_grad():
+        translator.model.output.weight.mul_(-1.0)
+    changed = translator.translate(words)
+    assert changed != before
+    assert not calls
+    translator.engine = None
+    assert translator.translate(words) == changed
+    assert calls
+
+
 @pytest.mark.parametrize(
     ("precision", "device", "message"),
     [

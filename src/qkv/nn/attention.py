@@ -274,4 +274,4 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(batch, length, d_model) → (batch, head, length, d_head)"""
-        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
