@@ -1,7 +1,7 @@
 """The gradient of a step, by one thread of Python or by several."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import torch
@@ -91,10 +91,12 @@ class Gradient:
 
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_MOST_PARTS)
+        futures = [self._pool.submit(compute, *given) for given in zip(parts, seeds, strict=True)]
         try:
-            done = list(self._pool.map(compute, parts, seeds))
+            wait(futures)
         finally:
             torch.set_num_threads(threads)  # MKL has one number for all
+        done = [future.result() for future in futures]
         for part in done:
             _add(parameters, part.gradients)
         smoothed, nll = zip(*(part.loss for part in done), strict=True)
