@@ -56,18 +56,19 @@ def test_the_model_itself_stays_as_it_is(run):
 
 
 def test_who_changes_a_weight_sees_what_comes_of_it(run):
-    """And who wants to see a search pass through the model's own modules takes the engine away."""
+    """And who puts a hook on the model is called."""
     translator, words, calls = qkv.load(run, device="cpu"), sorted(set(WORDS)), []
     before = translator.translate(words)
-    translator.model.decoder.register_forward_hook(lambda *given: calls.append(given))
     with torch.no_grad():
         translator.model.output.weight.mul_(-1.0)
     changed = translator.translate(words)
     assert changed != before
-    assert not calls
-    translator.engine = None
+    assert translator.engine.model is not translator.model
+    hook = translator.model.decoder.layers[0].attention.output.register_forward_hook(lambda *_: calls.append(1))
     assert translator.translate(words) == changed
     assert calls
+    hook.remove()
+    assert translator.engine.model is not translator.model
 
 
 @pytest.mark.parametrize(

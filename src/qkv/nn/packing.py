@@ -52,7 +52,7 @@ class Packing:
     """A model, packed anew whenever its parameters have changed, so that who changes a weight sees what comes of it.
 
     Args:
-        model: any; only one in float32 on a CPU is packed.
+        model: any; only one in float32 on a CPU is packed, and none that has forward hooks, which want to be called.
     """
 
     def __init__(self, model: Seq2Seq):
@@ -62,6 +62,8 @@ class Packing:
 
     def packed(self) -> Seq2Seq:
         """A copy with packed linear maps, which shares all else; the model itself if it is of another kind."""
+        if any(module._forward_hooks or module._forward_pre_hooks for module in self._model.modules()):
+            return self._model
         parameters = list(self._model.parameters())
         found = [(id(p), p.data_ptr(), p.dtype, p.device, 0 if p.is_inference() else p._version) for p in parameters]
         if found != self._seen:
