@@ -64,8 +64,8 @@ class TransformerState(State):
         self._used += beam * new
         self._length += new
         if self._descent is None:
-            few = not self._causal or new == 1
-            self._bias = None if few else self._as_bias(causal_mask(new, self._used, self._device))[None, None]
+            sees_all = not self._causal or new == 1
+            self._bias = None if sees_all else self._as_bias(causal_mask(new, self._used, self._device))[None, None]
             return
         if self._own is None or len(self._own) != beam:
             self._own = self._as_bias(torch.eye(beam, dtype=torch.bool, device=self._device))

@@ -84,8 +84,8 @@ class Batch:
         return [self._rows(slice(*edge)) for edge in pairwise((*edges, rows))]
 
     def _rows(self, rows: slice) -> "Batch":
-        source, source_mask = _trimmed(self.source[rows], self.source_mask, rows)
-        target_output, target_mask = _trimmed(self.target_output[rows], self.target_mask, rows)
+        source, source_mask = _trimmed(self.source, self.source_mask, rows)
+        target_output, target_mask = _trimmed(self.target_output, self.target_mask, rows)
         return Batch(
             source=source,
             source_mask=source_mask,
@@ -97,7 +97,8 @@ class Batch:
 
 
 def _trimmed(tokens: Tensor, mask: Tensor | None, rows: slice) -> tuple[Tensor, Tensor | None]:
-    """Rows as wide as the longest of them; no mask if all are."""
+    """Some rows, as wide as the longest of them; no mask if all are."""
+    tokens = tokens[rows]
     if mask is None:
         return tokens, None
     mask = mask[rows]
