@@ -26,8 +26,8 @@ from qkv.files import write_text
 from qkv.inspection.alignment import Gold, Link, align, alignment_error_rate, links_of, rank_heads
 from qkv.inspection.attention_maps import record_pairs
 from qkv.inspection.attribution import METHODS, attribution_scores
-from qkv.run import Run
-from qkv.training.checkpoint import read_description
+from qkv.run.checkpoint import read_description
+from qkv.run.directory import Run
 from qkv.translator import Translator
 
 TRAINING, HALF = 20_000, 300

@@ -9,8 +9,8 @@ import time
 import record
 
 import qkv
-from qkv.evaluation import evaluate
-from qkv.run import Run
+from qkv.evaluation.evaluate import evaluate
+from qkv.run.directory import Run
 from qkv.text.corpus import PairFiles, read_pairs
 
 

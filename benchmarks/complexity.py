@@ -35,7 +35,7 @@ from matplotlib.ticker import LogLocator
 
 from qkv.comparison.results import Environment, now
 from qkv.files import write_text
-from qkv.inspection.charts import COLORS
+from qkv.pages.charts import COLORS
 
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 SHORT_LENGTHS = (8, 16, 32, 64)

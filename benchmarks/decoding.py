@@ -20,10 +20,10 @@ import torch
 
 import qkv
 from qkv.devices import keep_freed_memory
-from qkv.metrics import corpus_bleu
-from qkv.run import Run
+from qkv.metrics.metrics import corpus_bleu
+from qkv.run.directory import Run
+from qkv.run.preparation import pair_files
 from qkv.text.corpus import Pair, read_pairs
-from qkv.training.preparation import pair_files
 from qkv.translator import Translator
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -19,16 +19,16 @@ import torch
 from tqdm import tqdm
 
 import qkv
-from qkv.evaluation import evaluate
-from qkv.metrics import corpus_bleu
+from qkv.evaluation.evaluate import evaluate
+from qkv.metrics.metrics import corpus_bleu
 from qkv.nn.seq2seq import Seq2Seq
-from qkv.run import Run
+from qkv.run.checkpoint import load_model
+from qkv.run.directory import Run
+from qkv.run.preparation import pair_files
 from qkv.text.batches import Batch, collate, plan_batches
 from qkv.text.encoded import EncodedCorpus
-from qkv.training.checkpoint import load_model
 from qkv.training.loss import batch_loss
 from qkv.training.optimization import Optimization
-from qkv.training.preparation import pair_files
 
 LONG = 20  # tokens of the recipe's own vocabulary: a source with more is a long one
 BATCHES, ROUNDS = 12, 3

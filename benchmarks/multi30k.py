@@ -11,8 +11,8 @@ import record
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 import qkv
-from qkv.metrics import corpus_bleu
-from qkv.run import Run
+from qkv.metrics.metrics import corpus_bleu
+from qkv.run.directory import Run
 from qkv.text.corpus import read_lines
 
 

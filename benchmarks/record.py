@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qkv.run import Run
-from qkv.training.checkpoint import read_description
+from qkv.run.checkpoint import read_description
+from qkv.run.directory import Run
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -24,7 +24,7 @@ BATCH_TOKENS = 4096
 
 def config(directory: Path, steps: int = 1) -> Any:
     """A tiny Transformer that learns from the generated corpus."""
-    from qkv.config import load_config
+    from qkv.config.loading import load_config
 
     return load_config(
         {
@@ -72,10 +72,10 @@ def generate(directory: Path, pairs: int) -> dict[str, Any]:
 def learn(directory: Path, _: int) -> dict[str, Any]:
     """Learn the tokenizer, as the start of `qkv train` does."""
     from qkv.files import write_text
-    from qkv.run import Run
+    from qkv.run.directory import Run
+    from qkv.run.preparation import pair_files
     from qkv.text.corpus import read_pairs
     from qkv.text.tokenizer import Tokenizers
-    from qkv.training.preparation import pair_files
 
     recipe = config(directory)
     run = Run(recipe.run)
@@ -89,7 +89,7 @@ def learn(directory: Path, _: int) -> dict[str, Any]:
 
 def encode(directory: Path, _: int) -> dict[str, Any]:
     """Tokenise all pairs to disk."""
-    from qkv.training.preparation import prepare, training_corpus
+    from qkv.run.preparation import prepare, training_corpus
 
     prepared = prepare(config(directory), resume=True)
     began, busy = time.perf_counter(), time.process_time()
@@ -105,7 +105,7 @@ def encode(directory: Path, _: int) -> dict[str, Any]:
 
 def read(directory: Path, batches: int) -> dict[str, Any]:
     """Open the encoded corpus, plan an epoch, and make its first `batches` batches."""
-    from qkv.run import Run
+    from qkv.run.directory import Run
     from qkv.text.batches import collate, plan_batches
     from qkv.text.encoded import EncodedCorpus
 
@@ -180,7 +180,7 @@ def _began() -> float:
 
 def tokenise(directory: Path, threads: int) -> dict[str, Any]:
     """Tokenise 200,000 lines at most on so many processors."""
-    from qkv.run import Run
+    from qkv.run.directory import Run
     from qkv.text.corpus import read_lines
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])

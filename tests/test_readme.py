@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from qkv.cli import _parser
+from qkv.cli.main import _parser
 from qkv.comparison.variants import make_variants, read_vary
-from qkv.config import foreign_options, load_config
+from qkv.config.loading import foreign_options, load_config
 from qkv.nn.architectures import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import qkv
-from qkv.metrics import exact_match
+from qkv.metrics.metrics import exact_match
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 

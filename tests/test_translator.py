@@ -11,10 +11,10 @@ from qkv.decoding.search import SearchOptions, search
 from qkv.errors import UserError
 from qkv.files import point, write_text
 from qkv.nn import Transformer, TransformerConfig
-from qkv.run import Run
+from qkv.run.checkpoint import TrainingState, save_checkpoint
+from qkv.run.directory import Run
 from qkv.text.corpus import Pair
 from qkv.text.tokenizer import Tokenizers, TokenizerSettings
-from qkv.training.checkpoint import TrainingState, save_checkpoint
 from qkv.translator import Translation, Translator
 
 SOURCES = [

@@ -12,11 +12,11 @@ from hardware import NO_BF16, has_bf16
 from process import System, noting
 
 import qkv
+from qkv.decoding.engines.ctranslate2_model import export_ctranslate2
 from qkv.errors import UserError
-from qkv.interchange.ctranslate2 import export_ctranslate2
 from qkv.interchange.marian import export_marian
-from qkv.metrics import corpus_bleu
-from qkv.run import Run
+from qkv.metrics.metrics import corpus_bleu
+from qkv.run.directory import Run
 
 BEAMS = {"greedy": 1, "beam5": 5}
 PRECISIONS = ("float32", "bf16", "int8")

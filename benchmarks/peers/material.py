@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from qkv.config import load_config
+from qkv.config.loading import load_config
 from qkv.files import new_directory, write_text
+from qkv.run.preparation import prepare
 from qkv.text.corpus import read_lines
 from qkv.text.encoded import EncodedCorpus
 from qkv.text.tokenizer import SPECIALS, Tokenizers
-from qkv.training.preparation import prepare
 
 SIDES = {"source": "en", "target": "de"}
 ONLY_PAIRS_UP_TO = 128  # tokens; all of Multi30k, and nothing is longer than a peer's positions

@@ -17,15 +17,15 @@ from environment import peers_python
 from hardware import hardware, now
 from material import Material, prepare_material
 from process import environment
-from run import ROOT, SEED, VOCAB_SIZE
 from training_speed import COMMON, SIZES
 
 from qkv.experiment import train
 from qkv.files import write_text
-from qkv.metrics import corpus_bleu
-from qkv.run import Run
-from qkv.training.checkpoint import read_state
+from qkv.metrics.metrics import corpus_bleu
+from qkv.run.checkpoint import read_state
+from qkv.run.directory import Run
 from qkv.translator import load
+from run import ROOT, SEED, VOCAB_SIZE
 
 HERE = Path(__file__).parent
 SAME_SHAPE = {

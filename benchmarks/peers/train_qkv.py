@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from worker import Command, serve, training
 
-from qkv.config import load_config
+from qkv.config.loading import load_config
 from qkv.devices import keep_freed_memory
-from qkv.training.preparation import prepare
+from qkv.run.preparation import prepare
 from qkv.training.records import Window
 from qkv.training.trainer import Trainer
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qkv.run import Run
-from qkv.schema import Config
+from qkv.config.schema import Config
+from qkv.run.directory import Run
 from qkv.training import trainer
 
 
@@ -30,7 +30,7 @@ def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = T
 def _reported(run: Run, *, progress: bool) -> Run:
     began = time.monotonic()
     try:
-        from qkv.inspection.report import write_report
+        from qkv.pages.run_report import write_report
 
         path = write_report(run)
     except Exception as error:  # a page that cannot be drawn is no reason to lose a training

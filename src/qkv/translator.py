@@ -9,17 +9,17 @@ from typing import Literal, overload
 
 import torch
 
-from qkv.decoding.engine import Engine
+from qkv.decoding.engines.contract import Engine
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.scoring import score_targets
 from qkv.decoding.sentences import length_sorted_batches, search_all
 from qkv.devices import keep_freed_memory, pick_device
 from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
-from qkv.run import Run
+from qkv.run.checkpoint import load_model
+from qkv.run.directory import Run
 from qkv.text.batches import pad
 from qkv.text.tokenizer import Tokenizers
-from qkv.training.checkpoint import load_model
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def load(
     engine = decoding.engine if engine is None else engine
     precision = decoding.precision if precision is None else precision
     if engine == "ctranslate2":
-        from qkv.interchange.ctranslate2_cache import open_engine
+        from qkv.decoding.engines.ctranslate2_cache import open_engine
 
         if shortlist is not None:
             raise UserError("engine ctranslate2 has no shortlist: leave that out, or take engine torch")
@@ -311,7 +311,7 @@ def load(
     elif engine != "torch":
         raise UserError(f"unknown engine {engine!r}: use torch or ctranslate2")
     else:
-        from qkv.decoding.torch_engine import TorchEngine, lower_precision, shortlist_of
+        from qkv.decoding.engines.torch_engine import TorchEngine, lower_precision, shortlist_of
 
         translator.engine = TorchEngine(
             lower_precision(translator.model, precision, translator.device),

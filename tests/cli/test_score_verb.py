@@ -2,8 +2,8 @@
 
 import pytest
 
-from qkv import cli
 from qkv.cli import main
+from qkv.cli import main as cli
 
 
 def test_score_prints_log_probability_and_perplexity(run, translator, typed, data, ok):

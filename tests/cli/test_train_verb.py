@@ -17,7 +17,7 @@ def test_train_says_what_it_does_on_standard_error(recipe, tmp_path, capsys):
 
 def test_train_takes_overrides_before_and_after_options(recipe, tmp_path, ok):
     assert ok("train", recipe, f"run={tmp_path}/run", "--quiet", "steps=2", "seed=5") == []
-    config = qkv.config.load_config(tmp_path / "run" / "config.yaml")
+    config = qkv.config.loading.load_config(tmp_path / "run" / "config.yaml")
     assert (config.training.steps, config.seed) == (2, 5)
 
 

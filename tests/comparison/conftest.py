@@ -20,7 +20,7 @@ from qkv.comparison.results import (
     TrainingPoint,
     ValidationPoint,
 )
-from qkv.metrics import Score
+from qkv.metrics.metrics import Score
 
 RECIPE = """\
 data: {{root: {data}, train: train.tsv, validation: validation.tsv, test: test.tsv}}
@@ -47,7 +47,7 @@ def one_thread() -> Iterator[None]:
 def quick_timings() -> Iterator[None]:
     """One repetition, two lengths: what is timed matters here, not how well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qkv.comparison.speed._REPEATS", 1)
+        patch.setattr("qkv.measuring.speed._REPEATS", 1)
         patch.setattr("qkv.comparison.measure.LENGTHS", (4, 8))
         yield
 

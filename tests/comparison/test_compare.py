@@ -10,7 +10,7 @@ import qkv
 from qkv.comparison import compare as module
 from qkv.comparison.compare import compare
 from qkv.errors import UserError
-from qkv.run import Run
+from qkv.run.directory import Run
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
@@ -98,7 +98,7 @@ def test_every_variant_is_trained_and_measured(finished):
 
 
 def test_the_scores_are_those_of_evaluate(finished, data):
-    from qkv.evaluation import evaluate
+    from qkv.evaluation.evaluate import evaluate
     from qkv.text.corpus import PairFiles
 
     for row in finished.rows:
@@ -288,7 +288,7 @@ def test_other_tokenizers_are_not_shared(recipe, tmp_path):
 
 
 def test_a_mapping_can_be_compared(recipe, tmp_path, monkeypatch):
-    from qkv.recipe import read_recipe
+    from qkv.config.recipe import read_recipe
 
     monkeypatch.chdir(tmp_path)
     found = qkv.compare(read_recipe(recipe), vary={"seed": [3]}, overrides=["training.steps=1"], progress=False)

@@ -7,10 +7,10 @@ import torch
 
 from qkv.comparison.measure import choose_examples, how_it_learnt, length_unit, quality_by_length
 from qkv.comparison.results import Measurement
-from qkv.comparison.speed import DECODED_ROWS, decoding_speed, times_by_length
 from qkv.decoding.hypothesis import SearchOptions
+from qkv.measuring.speed import DECODED_ROWS, decoding_speed, times_by_length
 from qkv.nn.transformer import Transformer, TransformerConfig
-from qkv.run import Run
+from qkv.run.directory import Run
 from qkv.text.corpus import Pair
 from qkv.translator import Translation, Translator
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from qkv.decoding.cpu.quantization import quantize
 from qkv.decoding.hypothesis import SearchOptions
 from qkv.decoding.search import search
 from qkv.decoding.shortlist import Shortlist, Shortlisted, learn_shortlist
 from qkv.errors import UserError
 from qkv.nn import Transformer, TransformerConfig
-from qkv.nn.quantization import quantize
 
 VOCABULARY = 40
 

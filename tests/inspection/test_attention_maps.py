@@ -9,12 +9,12 @@ import torch
 import qkv
 from qkv.decoding.search import search
 from qkv.errors import UserError
-from qkv.inspection import plots
 from qkv.inspection.attention_maps import inspect, led_along, record_pairs, save
 from qkv.interchange.torch_modules import to_torch
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import AttentionRecord
 from qkv.nn.transformer import Transformer
+from qkv.pages import plots
 
 ATTENDING = [name for name in ARCHITECTURES if name not in ("rnn", "gru", "lstm")]
 SOURCE = "abba cad"

@@ -3,7 +3,7 @@
 import re
 import xml.etree.ElementTree as ET
 
-from qkv.inspection.charts import COLORS, DARK_COLORS, Series, line_chart, style_sheet, thinned
+from qkv.pages.charts import COLORS, DARK_COLORS, Series, line_chart, style_sheet, thinned
 
 TEXTS = {"title": "A title", "x_label": "x", "y_label": "y", "description": "A <description>"}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qkv.errors import UserError
-from qkv.inspection import plots
 from qkv.nn import causal_mask, sinusoidal_position
+from qkv.pages import plots
 from qkv.training.schedule import Schedule
 
 WEIGHTS = np.array([[0.75, 0.25, 0.0], [0.1, 0.2, 0.7]])

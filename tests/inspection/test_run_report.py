@@ -10,9 +10,9 @@ import qkv
 from qkv.cli import main
 from qkv.errors import UserError
 from qkv.experiment import resume
-from qkv.inspection import report
-from qkv.inspection.report import write_report
-from qkv.run import Run
+from qkv.pages import run_report as report
+from qkv.pages.run_report import write_report
+from qkv.run.directory import Run
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
@@ -115,7 +115,9 @@ def test_the_picture_shows_every_head(page):
 
 def test_the_test_pairs_are_measured_if_asked_for(run, tmp_path):
     page = write_report(run, evaluate=True, output=tmp_path / "page.html").read_text("utf-8")
-    scores = qkv.evaluation.evaluate(qkv.load(run.path), report.pair_files(run.config, "test"), ["chrf", "exact_match"])
+    scores = qkv.evaluation.evaluate.evaluate(
+        qkv.load(run.path), report.pair_files(run.config, "test"), ["chrf", "exact_match"]
+    )
     for score in scores.scores.values():
         assert str(score) in page
     assert "chrf by length" in page

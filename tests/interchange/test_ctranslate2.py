@@ -6,11 +6,11 @@ import threading
 import pytest
 import torch
 
-from qkv.decoding.engine import Engine
+from qkv.decoding.engines.contract import Engine
+from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
+from qkv.decoding.engines.ctranslate2_model import export_ctranslate2, vocabulary
 from qkv.decoding.search import SearchOptions, search
 from qkv.errors import UserError
-from qkv.interchange.ctranslate2 import export_ctranslate2, vocabulary
-from qkv.interchange.ctranslate2_engine import CTranslate2Engine
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.text.batches import pad
 

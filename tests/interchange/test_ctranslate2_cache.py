@@ -8,15 +8,15 @@ import torch
 
 import qkv
 from qkv.cli import main
-from qkv.decoding.torch_engine import TorchEngine
+from qkv.decoding.engines import ctranslate2_cache
+from qkv.decoding.engines.ctranslate2_cache import check_scores, check_search, fingerprint_of, is_intact, open_engine
+from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
+from qkv.decoding.engines.ctranslate2_model import export_ctranslate2
+from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.errors import UserError
 from qkv.files import point, write_text
-from qkv.interchange import ctranslate2_cache
-from qkv.interchange.ctranslate2 import export_ctranslate2
-from qkv.interchange.ctranslate2_cache import check_scores, check_search, fingerprint_of, is_intact, open_engine
-from qkv.interchange.ctranslate2_engine import CTranslate2Engine
-from qkv.run import Run
-from qkv.training.checkpoint import TrainingState, save_checkpoint
+from qkv.run.checkpoint import TrainingState, save_checkpoint
+from qkv.run.directory import Run
 
 pytest.importorskip("ctranslate2")
 

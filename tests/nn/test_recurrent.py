@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from qkv.nn.alignment import AdditiveAttention, DotAttention, GeneralAttention
 from qkv.nn.masks import padding_mask
 from qkv.nn.recurrence import Recurrence
 from qkv.nn.recurrent import RecurrentConfig, RecurrentSeq2Seq
+from qkv.nn.recurrent_attention import AdditiveAttention, DotAttention, GeneralAttention
 
 CLOSE = {"rtol": 0.0, "atol": 1e-12}
 KERNELS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}

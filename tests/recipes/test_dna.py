@@ -15,7 +15,7 @@ from Bio.Seq import Seq
 from Bio.SeqFeature import CompoundLocation, SeqFeature, SimpleLocation
 from Bio.SeqRecord import SeqRecord
 
-from qkv.config import load_config
+from qkv.config.loading import load_config
 from qkv.errors import UserError
 from qkv.nn.architectures import ARCHITECTURES
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from qkv.config import load_config
-from qkv.run import Run
+from qkv.config.loading import load_config
+from qkv.run.directory import Run
 
 SYLLABLES = ("ka", "to", "mi", "re", "su", "ba", "ne", "lo")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from qkv.config.schema import TrainingConfig
 from qkv.nn.architectures import ARCHITECTURES
-from qkv.schema import TrainingConfig
 from qkv.text.batches import Batch, pad
 from qkv.training import gradient as gradient_module
 from qkv.training.gradient import Gradient

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from qkv.schema import TrainingConfig
-from qkv.training.checkpoint import weights_of
+from qkv.config.schema import TrainingConfig
+from qkv.run.checkpoint import weights_of
 from qkv.training.optimization import Optimization
 
 CPU = torch.device("cpu")

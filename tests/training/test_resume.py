@@ -22,11 +22,11 @@ import pytest
 import yaml
 
 from qkv.errors import UserError
-from qkv.run import Run
-from qkv.training import checkpoint as checkpoint_module
+from qkv.run import checkpoint as checkpoint_module
+from qkv.run.checkpoint import read_state
+from qkv.run.directory import Run
 from qkv.training import gradient as gradient_module
 from qkv.training import trainer as trainer_module
-from qkv.training.checkpoint import read_state
 from qkv.training.trainer import resume, train
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
@@ -157,7 +157,7 @@ def test_from_any_checkpoint(settings, uninterrupted, outcome, tmp_path):
 
 def start_qkv(*arguments: str | Path) -> subprocess.Popen[str]:
     """The `qkv` command in a process of its own."""
-    command = [sys.executable, "-c", "import sys; from qkv.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from qkv.cli.main import main; sys.exit(main())"]
     return subprocess.Popen(
         [*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from qkv.schema import TrainingConfig
+from qkv.config.schema import TrainingConfig
 from qkv.training.schedule import Schedule
 
 STEPS = [1, 10, 500, 3999, 4000, 4001, 20_000, 100_000]

@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import qkv
-from qkv.config import load_config
+from qkv.config.loading import load_config
 from qkv.errors import UserError
-from qkv.run import Run
+from qkv.run.checkpoint import average_weights, load_model, read_state
+from qkv.run.directory import Run
+from qkv.run.preparation import prepare, training_corpus
 from qkv.text.batches import Batch, collate, plan_batches
 from qkv.training import trainer as trainer_module
-from qkv.training.checkpoint import average_weights, load_model, read_state
 from qkv.training.loss import Loss
-from qkv.training.preparation import prepare, training_corpus
 from qkv.training.trainer import Trainer, resume, train
 from qkv.training.validation import Validation
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from qkv.config import load_config
+from qkv.config.loading import load_config
 from qkv.errors import UserError
-from qkv.metrics import compute_for_pairs
+from qkv.metrics.metrics import compute_for_pairs
+from qkv.run.preparation import pair_files, prepare
 from qkv.text.corpus import read_pairs
-from qkv.training.preparation import pair_files, prepare
 from qkv.training.validation import Validation, Validator
 from qkv.translator import Translator
 

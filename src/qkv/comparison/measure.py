@@ -16,15 +16,15 @@ from qkv.comparison.results import (
     ValidationPoint,
     now,
 )
-from qkv.comparison.speed import LENGTHS, decoding_speed, times_by_length
+from qkv.config.schema import Config
 from qkv.devices import autocast
-from qkv.evaluation import evaluate
-from qkv.metrics import compute_for_pairs
-from qkv.run import Run
-from qkv.schema import Config
+from qkv.evaluation.evaluate import evaluate
+from qkv.measuring.speed import LENGTHS, decoding_speed, times_by_length
+from qkv.metrics.metrics import compute_for_pairs
+from qkv.run.checkpoint import TrainingState, read_state
+from qkv.run.directory import Run
+from qkv.run.preparation import pair_files
 from qkv.text.corpus import Pair
-from qkv.training.checkpoint import TrainingState, read_state
-from qkv.training.preparation import pair_files
 from qkv.translator import load
 
 _EXAMPLES = 5
@@ -42,7 +42,7 @@ def measure(config: Config, metrics: Sequence[str], beam: int | None, *, progres
 
     Args:
         config: the variant's; `config.run` is the run.
-        metrics: names from `qkv.metrics.METRICS`.
+        metrics: names from `qkv.metrics.metrics.METRICS`.
         beam: in place of the recipe's `decoding.beam`.
         progress: show a progress bar while the test pairs are decoded.
 
@@ -147,7 +147,7 @@ def quality_by_length(
     Args:
         pairs: sources with references.
         output_of: the output for each source.
-        metric: a name from `qkv.metrics.METRICS`.
+        metric: a name from `qkv.metrics.metrics.METRICS`.
         unit: `words` or `characters`.
     """
     by_bucket: dict[int, list[Pair]] = {}

@@ -7,7 +7,7 @@ from importlib.resources import files
 from qkv.comparison import tables
 from qkv.comparison.results import Environment, Measurement, Results
 from qkv.comparison.tables import Table, counted
-from qkv.inspection.charts import Series, line_chart, style_sheet
+from qkv.pages.charts import Series, line_chart, style_sheet
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from qkv.files import write_text
-from qkv.metrics import Score
+from qkv.metrics.metrics import Score
 
 
 @dataclass(frozen=True)

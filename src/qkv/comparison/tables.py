@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qkv.comparison.results import LengthTime, Measurement, Results
-from qkv.comparison.speed import BATCH_TOKENS, DECODED_ROWS
+from qkv.measuring.speed import BATCH_TOKENS, DECODED_ROWS
 
 NOTHING = "–"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qkv.config import load_config
+from qkv.config.loading import load_config
+from qkv.config.schema import Config
 from qkv.errors import UserError
-from qkv.schema import Config
 
 _OPENING, _CLOSING = "[{", "]}"
 _LONGEST_VALUE = 40

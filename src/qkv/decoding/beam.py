@@ -9,8 +9,8 @@ from torch import Tensor
 
 from qkv.decoding.beam_tree import BeamRecord, Reason
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.progress import Progress, check_prefix, forbidden_tokens, worth_compacting
 from qkv.decoding.ranking import best_extensions
+from qkv.decoding.steps import Progress, check_prefix, forbidden_tokens, worth_compacting
 from qkv.nn.seq2seq import Seq2Seq
 
 

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.progress import Progress, check_prefix, forbidden_tokens, worth_compacting
 from qkv.decoding.ranking import best_token
+from qkv.decoding.steps import Progress, check_prefix, forbidden_tokens, worth_compacting
 from qkv.nn.seq2seq import Seq2Seq
 
 

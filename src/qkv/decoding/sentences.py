@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from qkv.decoding.cpu.side_by_side import side_by_side
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.search import search
 from qkv.decoding.shortlist import Shortlist, Shortlisted
-from qkv.decoding.side_by_side import side_by_side
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import pad as pad_sequences
 from qkv.text.tokenizer import Tokenizers

@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from qkv.decoding.cpu.packing import PackedLinear
+from qkv.decoding.cpu.quantization import QuantizedLinear
 from qkv.decoding.hypothesis import Hypothesis
 from qkv.errors import UserError
 from qkv.files import write_bytes
-from qkv.nn.packing import PackedLinear
-from qkv.nn.quantization import QuantizedLinear
 from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
 from qkv.text.encoded import EncodedCorpus
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from qkv.errors import UserError
 from qkv.nn import convolutional, layers
-from qkv.nn.alignment import Alignment
 from qkv.nn.attention import MultiHeadAttention
+from qkv.nn.recurrent_attention import Alignment
 from qkv.nn.seq2seq import Seq2Seq
 
 Kind = Literal["encoder", "decoder", "cross"]

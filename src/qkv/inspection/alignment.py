@@ -16,7 +16,7 @@ import numpy as np
 from qkv.errors import UserError
 from qkv.inspection.attention_maps import as_translator, record_pairs
 from qkv.inspection.attribution import attribution_scores
-from qkv.run import Run
+from qkv.run.directory import Run
 from qkv.text.tokenizer import SPACE, UNAMBIGUOUS, Tokenizer
 from qkv.translator import Translator
 
@@ -74,7 +74,7 @@ class Alignments:
     chosen_by: str
 
     def _repr_html_(self) -> str:
-        from qkv.inspection.map_page import grid
+        from qkv.pages.map_page import grid
 
         shown = []
         for number, (source, target, links) in enumerate(

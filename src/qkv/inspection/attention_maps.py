@@ -20,7 +20,7 @@ from qkv.decoding.sentences import length_sorted_batches, search_all
 from qkv.errors import UserError
 from qkv.files import write_bytes, write_text
 from qkv.nn.seq2seq import AttentionRecord
-from qkv.run import Run
+from qkv.run.directory import Run
 from qkv.text.batches import pad
 from qkv.translator import Translation, Translator, load
 
@@ -136,12 +136,12 @@ class Inspection:
 
     def to_html(self, **chosen: Any) -> str:
         """A page that needs nothing beside itself; arguments as for `maps`."""
-        from qkv.inspection.map_page import page
+        from qkv.pages.map_page import page
 
         return page(self, self.maps(**chosen))
 
     def _repr_html_(self) -> str:
-        from qkv.inspection.map_page import fragment
+        from qkv.pages.map_page import fragment
 
         return fragment(self, self.maps())
 
@@ -315,7 +315,7 @@ def save(inspection: Inspection, path: str | Path, **chosen: Any) -> None:
     elif path.suffix == ".npz":
         inspection.to_npz(path)
     elif path.suffix in (".png", ".svg", ".pdf"):
-        from qkv.inspection import plots
+        from qkv.pages import plots
 
         title = f"{inspection.source}\n{inspection.translation}"
         plots.save(plots.map_page(inspection.maps(**chosen), title=title), path)

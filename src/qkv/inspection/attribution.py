@@ -18,7 +18,7 @@ from torch import Tensor
 from qkv.errors import UserError
 from qkv.inspection.attention_maps import as_translator, led_along, log_probabilities
 from qkv.nn.seq2seq import Seq2Seq
-from qkv.run import Run
+from qkv.run.directory import Run
 from qkv.translator import Translator
 
 METHODS = ("gradient", "integrated", "occlusion")
@@ -49,7 +49,7 @@ class Attribution:
     gap: float | None = None
 
     def _repr_html_(self) -> str:
-        from qkv.inspection.map_page import grid
+        from qkv.pages.map_page import grid
 
         largest = float(np.abs(self.scores).max()) or 1.0
         legend = f"{self.method}: blue for, orange against; the fullest colour is {largest:.3g} nats"

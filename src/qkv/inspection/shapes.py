@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from qkv.inspection import shape_tables
 from qkv.inspection.axes import Axes
 from qkv.inspection.descriptions import Named, describe
 from qkv.inspection.trace import Operation, trace
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.pages import shape_tables
 
 if TYPE_CHECKING:
-    from qkv.run import Run
+    from qkv.run.directory import Run
     from qkv.translator import Translator
 
 _LAYER = re.compile(r"(.*?)\.(\d+)(?=\.|$)(.*)")
@@ -152,10 +152,10 @@ def shapes_of_preset(
     Raises:
         UserError: if there is no such architecture, preset or option, or a value is impossible.
     """
-    from qkv.config import model_options
+    from qkv.config.loading import model_options
+    from qkv.config.schema import ModelConfig
     from qkv.errors import UserError
     from qkv.nn.architectures import ARCHITECTURES
-    from qkv.schema import ModelConfig
 
     model = ModelConfig(architecture=architecture, preset=preset, **dict(options or {}))
     config = model_options(model, vocab_size=vocab_size, target_vocab_size=vocab_size)

@@ -19,8 +19,8 @@ from qkv.files import new_directory
 from qkv.nn import MultiHeadAttention, Transformer, TransformerConfig
 from qkv.nn.layers import DecoderLayer, EncoderLayer
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.run.checkpoint import read_tensors
 from qkv.text.tokenizer import Tokenizers
-from qkv.training.checkpoint import read_tensors
 
 POSITIONS = 1024
 """The longest sequence of an exported model: Marian's table of sinusoids ends somewhere."""

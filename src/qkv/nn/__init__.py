@@ -1,6 +1,5 @@
 """Floor 1: everything that knows tensors. It imports torch alone and can be lifted out and used by itself."""
 
-from qkv.nn.alignment import AdditiveAttention, Alignment, DotAttention, GeneralAttention
 from qkv.nn.attention import MultiHeadAttention, attention
 from qkv.nn.convolutional import ConvolutionalConfig, ConvolutionalSeq2Seq
 from qkv.nn.embedding import (
@@ -16,6 +15,7 @@ from qkv.nn.masks import causal_mask, combine_masks, padding_mask
 from qkv.nn.norm import BatchNorm
 from qkv.nn.recurrence import Recurrence
 from qkv.nn.recurrent import RecurrentConfig, RecurrentSeq2Seq
+from qkv.nn.recurrent_attention import AdditiveAttention, Alignment, DotAttention, GeneralAttention
 from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
 from qkv.nn.transformer import Decoder, Encoder, Transformer, TransformerConfig
 

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from qkv.nn.alignment import AlignmentKind
 from qkv.nn.embedding import Embedding
 from qkv.nn.options import Tying, check_options, make_embeddings, make_output
 from qkv.nn.recurrence import Cell, Recurrence
+from qkv.nn.recurrent_attention import AlignmentKind
 from qkv.nn.recurrent_decoder import RecurrentMemory, RecurrentState, make_decoder
 from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
 

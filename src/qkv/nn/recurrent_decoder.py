@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from qkv.nn.alignment import AlignmentKind, make_alignment
 from qkv.nn.dropout import Dropout
 from qkv.nn.recurrence import Cell, Hidden, Recurrence, state_parts
+from qkv.nn.recurrent_attention import AlignmentKind, make_alignment
 from qkv.nn.seq2seq import CountingState, Memory
 
 

@@ -1,4 +1,4 @@
-"""The inspector's page: the files that lie in `qkv/inspection/page`, and nothing else."""
+"""The inspector's page: the files that lie in `qkv/serving/page`, and nothing else."""
 
 from dataclasses import dataclass
 from importlib.resources import files
@@ -28,7 +28,7 @@ class PageFile:
 def page_files() -> dict[str, PageFile]:
     """All files of the page by name. What is not a key is not served, so no path leads anywhere else."""
     found = {}
-    for file in files("qkv.inspection").joinpath("page").iterdir():
+    for file in files("qkv.serving").joinpath("page").iterdir():
         suffix = file.name[file.name.rfind(".") :]
         if suffix in _TYPES:
             found[file.name] = PageFile(file.read_bytes(), _TYPES[suffix])

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from qkv.config.schema import TrainingConfig
 from qkv.devices import autocast
 from qkv.nn.dropout import drawing_from
 from qkv.nn.seq2seq import Seq2Seq
-from qkv.schema import TrainingConfig
 from qkv.text.batches import Batch
 from qkv.training.loss import Loss, batch_loss
 from qkv.training.optimization import Optimization

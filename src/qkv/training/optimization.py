@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from qkv.schema import TrainingConfig
+from qkv.config.schema import TrainingConfig
+from qkv.run.checkpoint import weights_of
 from qkv.training.adam import Adam
-from qkv.training.checkpoint import weights_of
 
 
 class Optimization:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qkv.errors import UserError
 from qkv.files import write_text
-from qkv.run import Run
+from qkv.run.directory import Run
 
 
 class Records:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from qkv.schema import TrainingConfig
+from qkv.config.schema import TrainingConfig
 
 ScheduleKind = Literal["paper", "inverse_sqrt", "cosine", "constant"]
 

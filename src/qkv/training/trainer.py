@@ -9,13 +9,12 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from qkv.config import foreign_options, load_config
+from qkv.config.loading import foreign_options, load_config
+from qkv.config.schema import Config, TrainingConfig
 from qkv.devices import keep_freed_memory, pick_device
 from qkv.files import point, write_text
-from qkv.run import Run
-from qkv.schema import Config, TrainingConfig
-from qkv.text.batches import Batch, collate, plan_batches
-from qkv.training.checkpoint import (
+from qkv.progress import TrainingProgress, spoken_time
+from qkv.run.checkpoint import (
     TrainingState,
     average_run,
     load_model,
@@ -27,11 +26,12 @@ from qkv.training.checkpoint import (
     using_weights,
     weights_of,
 )
+from qkv.run.directory import Run
+from qkv.run.preparation import Prepared, prepare, training_corpus
+from qkv.text.batches import Batch, collate, plan_batches
 from qkv.training.gradient import Gradient
 from qkv.training.interruption import Interruption
 from qkv.training.optimization import Optimization
-from qkv.training.preparation import Prepared, prepare, training_corpus
-from qkv.training.progress import TrainingProgress, spoken_time
 from qkv.training.records import Records, Window
 from qkv.training.schedule import Schedule
 from qkv.training.validation import Validation, Validator

@@ -9,12 +9,12 @@ import torch
 from qkv.decoding.hypothesis import SearchOptions
 from qkv.decoding.sentences import search_all
 from qkv.devices import autocast
-from qkv.metrics import METRICS, compute_for_pairs
+from qkv.metrics.metrics import METRICS, compute_for_pairs
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.run.preparation import Prepared, pair_files, validation_corpus
 from qkv.text.batches import collate, plan_batches
 from qkv.text.corpus import Pair, read_pairs
 from qkv.training.loss import batch_loss
-from qkv.training.preparation import Prepared, pair_files, validation_corpus
 
 
 @dataclass

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qkv.errors import UserError
-from qkv.run import Run
+from qkv.run.directory import Run
 
 
 class Watch:

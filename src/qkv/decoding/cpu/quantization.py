@@ -1,0 +1,62 @@
+"""Matrices of 8-bit integers: for decoding on a CPU, where they take a quarter of the memory and less time.
+
+Every output channel's weights have a scale of their own, and so has every matrix of inputs, which is found as it comes
+along (Bhandare et al. 2019, "Efficient 8-bit quantization of Transformer neural machine language translation model").
+Sums are 32-bit integers; all between matrix products stays float32.
+"""
+
+import warnings
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from qkv.decoding.cpu.linear_maps import with_linear_maps
+from qkv.nn.seq2seq import Seq2Seq
+
+
+class QuantizedLinear(nn.Module):
+    """What `nn.Linear` does, in 8 bits; on a CPU alone, and not to be trained.
+
+    Inputs take 7 bits, as AVX2's instruction adds two products in 16. They share one scale, so a row's result depends
+    a little on the rows beside it.
+
+    Args:
+        weight: of the linear map.
+        bias: is added in float32.
+    """
+
+    def __init__(self, weight: Float[Tensor, "out_features in_features"], bias: Float[Tensor, " out_features"] | None):
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._exact = (weight.detach(), None if bias is None else bias.detach())
+        weight = weight.detach().float()
+        scales = weight.abs().amax(dim=1).clamp(min=1e-12).double() / 127
+        zeros = torch.zeros(self.out_features, dtype=torch.int64)
+        with warnings.catch_warnings():
+            # torch means to replace its quantised tensors some day; what is kept here is the packed matrix alone.
+            warnings.simplefilter("ignore")
+            quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        engine = torch.backends.quantized.engine
+        torch.backends.quantized.engine = "fbgemm"
+        try:
+            self._packed = torch.ops.quantized.linear_prepack(
+                quantized, None if bias is None else bias.detach().float()
+            )
+        finally:
+            torch.backends.quantized.engine = engine
+
+    def forward(self, x: Float[Tensor, "*rows in_features"]) -> Float[Tensor, "*rows out_features"]:
+        """The map's approximation, in float32."""
+        return cast(Tensor, torch.ops.quantized.linear_dynamic(x, self._packed, reduce_range=True))
+
+    def rows(self, wanted: Int[Tensor, " wanted"]) -> "QuantizedLinear":
+        """The part of the map that leads to some of its outputs."""
+        weight, bias = self._exact
+        return QuantizedLinear(weight[wanted], None if bias is None else bias[wanted])
+
+
+def quantize(model: Seq2Seq) -> Seq2Seq:
+    """A copy of a model whose linear maps are quantised; see `with_linear_maps`."""
+    return with_linear_maps(model, QuantizedLinear)

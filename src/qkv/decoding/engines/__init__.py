@@ -1,0 +1,1 @@
+"""What searches and scores: the contract, torch, CTranslate2."""

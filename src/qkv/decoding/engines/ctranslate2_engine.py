@@ -1,0 +1,224 @@
+"""CTranslate2 in place of torch for searching and scoring.
+
+Its beam search has the rules of `qkv.decoding.beam`: the score is log-probability / length^penalty with the end of
+sentence counted in, and a sentence is done when as many outputs have ended as the beam is wide (its `patience` is 1).
+It knows one limit of length for a batch, and at the limit it ranks what was cut off among what has ended; both are made
+up for here, by searching again where it matters. Two differences remain:
+
+- What must not be emitted (padding, beginning of sentence) is taken out before the softmax, not after it, so that a
+  log-probability is higher by what the model would have given these: about 1e-5 a token for a trained model.
+- A source without tokens before its end of sentence has an empty output.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qkv.decoding.engines.ctranslate2_model import library, vocabulary
+from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.sentences import length_sorted_batches
+from qkv.errors import UserError
+from qkv.text.tokenizer import Tokenizers
+
+BATCH_TOKENS = 2048
+"""Source tokens × beam in a batch, at most: few and large batches are hard to share out among threads."""
+
+_ALMOST_ZERO = 1e-9
+"""As a length penalty it changes no score, but with 0 itself a search stops before it knows the n best."""
+_ENDED_FIRST = -8.0
+"""A length penalty that ranks by brevity, so that what was cut off at the limit, the longest of all, comes last."""
+
+
+class CTranslate2Engine:
+    """A model that was exported by `export_ctranslate2`, loaded. It keeps the contract of `Engine`.
+
+    Args:
+        path: the exported directory.
+        tokenizers: those that it was exported with.
+        longest: the most tokens that a source or target may have.
+        compute_type: what CTranslate2 computes in: float32, int8, int16, float16, bfloat16.
+        device: where.
+
+    The model is loaded when it is first needed; as many batches are worked on at a time as torch has threads.
+
+    Raises:
+        UserError: if CTranslate2 is not installed, or cannot compute so here; when first used, if it cannot load it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        tokenizers: Tokenizers,
+        *,
+        longest: int,
+        compute_type: str = "float32",
+        device: torch.device | str = "cpu",
+    ):
+        device = torch.device(device)
+        able = library().get_supported_compute_types(device.type)
+        if compute_type not in able:
+            raise UserError(f"CTranslate2 cannot compute in {compute_type} here, but in {', '.join(sorted(able))}")
+        self._path, self._compute_type, self._device = Path(path), compute_type, device
+        self._workers = torch.get_num_threads() if device.type == "cpu" else 1
+        self._loaded: Any = None
+        self.longest = longest
+        self._source_names, self._target_names = vocabulary(tokenizers.source), vocabulary(tokenizers.target)
+        self._id_of = {name: number for number, name in enumerate(self._target_names)}
+        special = tokenizers.target
+        self._eos = special.eos
+        self._forbidden = [[self._target_names[i]] for i in (special.bos, special.pad) if i not in (special.eos, -1)]
+
+    def search(
+        self,
+        sources: Sequence[Sequence[int]],
+        options: SearchOptions,
+        *,
+        batch_tokens: int = 8192,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """The best outputs of each source; see `qkv.decoding.sentences.search_all`.
+
+        Raises:
+            UserError: if a source is too long.
+        """
+        lengths = [len(source) for source in sources]
+        self._check(lengths, "source")
+        limits = options.length_limits(torch.tensor(lengths, dtype=torch.int64), self.longest).tolist()
+        batches = length_sorted_batches(lengths, min(batch_tokens, BATCH_TOKENS) // options.beam)
+        results: list[list[Hypothesis]] = [[] for _ in sources]
+        translator, workers = self._load(), min(self._workers, max(1, len(batches)))
+        with ThreadPoolExecutor(workers) as pool:
+            for found in pool.map(partial(self._search_batch, translator, sources, limits, options), batches):
+                for index, hypotheses in found.items():
+                    results[index] = hypotheses
+                if on_progress is not None:
+                    on_progress(len(found))
+        return results
+
+    def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Natural log-probability of each token of each target; sources and targets end with eos.
+
+        Raises:
+            UserError: if a source or target is too long.
+        """
+        self._check(map(len, sources), "source")
+        self._check(map(len, targets), "target")
+        scored = self._load().score_batch(
+            [self._pieces(source) for source in sources],
+            [[self._target_names[token] for token in target[:-1]] for target in targets],  # it adds the end itself
+            max_input_length=0,
+        )
+        return [list(each.log_probs) for each in scored]
+
+    def _load(self) -> Any:
+        """The model, with a worker of one thread for each batch at once.
+
+        Beside torch's threads, two for one batch were measured to be slower than one (benchmarks/RESULTS.md).
+        """
+        if self._loaded is None:
+            threads = torch.get_num_threads()
+            try:
+                self._loaded = library().Translator(
+                    str(self._path),
+                    device=self._device.type,
+                    device_index=self._device.index or 0,
+                    compute_type=self._compute_type,
+                    inter_threads=self._workers,
+                    intra_threads=1,
+                )
+            except (RuntimeError, ValueError) as error:
+                raise UserError(f"{self._path}: CTranslate2 cannot load it: {error}") from None
+            finally:
+                torch.set_num_threads(threads)  # it has set the number of OpenMP's threads, which torch uses, too
+        return self._loaded
+
+    def _search_batch(
+        self,
+        translator: Any,
+        sources: Sequence[Sequence[int]],
+        limits: Sequence[int],
+        options: SearchOptions,
+        batch: list[int],
+    ) -> dict[int, list[Hypothesis]]:
+        """For each index in the batch, the best outputs of that source, within its own limit."""
+        results: dict[int, list[Hypothesis]] = {}
+        # One limit goes for a whole batch. Where an output is longer than its own allows, it is searched again.
+        waiting = [(max(limits[index] for index in batch), batch)]
+        while waiting:
+            limit, indices = waiting.pop()
+            found = self._translate(translator, [sources[index] for index in indices], options, limit)
+            again = []
+            for index, hypotheses in zip(indices, found, strict=True):
+                results[index] = hypotheses
+                if any(len(each.tokens) + each.finished > limits[index] for each in hypotheses):
+                    again.append(index)
+            again.sort(key=limits.__getitem__)
+            waiting += [(own, list(group)) for own, group in groupby(again, key=limits.__getitem__)]
+        return results
+
+    def _translate(
+        self, translator: Any, sources: Sequence[Sequence[int]], options: SearchOptions, limit: int
+    ) -> list[list[Hypothesis]]:
+        """Search with one limit for all."""
+        penalty = options.length_penalty if options.n_best == 1 else max(options.length_penalty, _ALMOST_ZERO)
+        found = self._call(translator, sources, options, limit, options.n_best, penalty)
+        cut_off = [index for index, each in enumerate(found) if not all(hypothesis.finished for hypothesis in each)]
+        if cut_off and options.beam > 1:
+            chosen = [sources[index] for index in cut_off]
+            again = self._call(translator, chosen, options, limit, options.beam, _ENDED_FIRST)
+            for index, hypotheses in zip(cut_off, again, strict=True):
+                found[index] = hypotheses[: options.n_best]
+        return found
+
+    def _call(
+        self,
+        translator: Any,
+        sources: Sequence[Sequence[int]],
+        options: SearchOptions,
+        limit: int,
+        count: int,
+        penalty: float,
+    ) -> list[list[Hypothesis]]:
+        """The `count` outputs that are best by a length penalty of its own, then ranked as `options` say."""
+        found = translator.translate_batch(
+            [self._pieces(source) for source in sources],
+            beam_size=options.beam,
+            num_hypotheses=count,
+            length_penalty=penalty,
+            max_decoding_length=limit,
+            min_decoding_length=0,
+            max_input_length=0,
+            suppress_sequences=self._forbidden,
+            return_end_token=True,
+            return_scores=True,
+        )
+        return [self._hypotheses(result, options, penalty) for result in found]
+
+    def _hypotheses(self, result: Any, options: SearchOptions, penalty: float) -> list[Hypothesis]:
+        """Best first, and first of all those that ended."""
+        hypotheses = []
+        for names, score in zip(result.hypotheses, result.scores, strict=True):
+            tokens = [self._id_of[name] for name in names]
+            if not tokens:  # of a source without tokens
+                return [Hypothesis([], 0.0, 0.0, finished=True)]
+            finished = tokens[-1] == self._eos
+            log_probability = score * len(tokens) ** penalty
+            score = options.score(log_probability, len(tokens))
+            hypotheses.append(Hypothesis(tokens[:-1] if finished else tokens, score, log_probability, finished))
+        return sorted(hypotheses, key=lambda hypothesis: (hypothesis.finished, hypothesis.score), reverse=True)
+
+    def _pieces(self, source: Sequence[int]) -> list[str]:
+        return [self._source_names[token] for token in source]
+
+    def _check(self, lengths: Any, side: str) -> None:
+        for number, length in enumerate(lengths, start=1):
+            if length > self.longest:
+                raise UserError(
+                    f"{side} {number} has {length} tokens, but this model for CTranslate2 has positions for "
+                    f"{self.longest}: shorten it, or use engine torch"
+                )

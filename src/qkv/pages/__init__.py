@@ -1,0 +1,1 @@
+"""Floor 7: how data is drawn: charts, tables, pages."""

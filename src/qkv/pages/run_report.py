@@ -1,0 +1,233 @@
+"""report.html: one self-contained page with all that a run has to show, the page to send a colleague."""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from qkv.comparison.measure import length_unit, quality_by_length
+from qkv.comparison.results import Environment, now
+from qkv.config.schema import Config
+from qkv.evaluation.evaluate import Evaluation
+from qkv.files import write_text
+from qkv.inspection.attention_maps import inspect
+from qkv.pages import plots
+from qkv.pages.charts import Series, line_chart, style_sheet
+from qkv.run.checkpoint import read_description
+from qkv.run.directory import Run
+from qkv.run.preparation import pair_files
+from qkv.text.corpus import read_pairs
+from qkv.translator import Translator, load
+
+_MOST_SAMPLES = 5
+_MOST_OUTPUTS = 10
+_KINDS = {"cross": "from target to source", "encoder": "within the source", "decoder": "within the target"}
+
+Rows = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A validation source, and what the model made of it at some steps."""
+
+    source: str
+    reference: str
+    outputs: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page: its data URI, and in words what it shows."""
+
+    address: str
+    description: str
+
+
+def write_report(
+    run: Run,
+    translator: Translator | None = None,
+    *,
+    text: str | None = None,
+    evaluate: bool = False,
+    output: str | Path | None = None,
+) -> Path:
+    """Write a run's report, whole or not at all, and return where it is.
+
+    Args:
+        run: with at least one checkpoint.
+        translator: made from the run; by default its best checkpoint.
+        text: what the attention picture shows; by default a sample, or the first validation source.
+        evaluate: whether to translate the recipe's test pairs and add the scores, which takes its time.
+        output: report.html in the run by default.
+
+    Raises:
+        UserError: if the run has no checkpoint, data that is asked for cannot be read, or the file not be written.
+    """
+    path = run.report_path if output is None else Path(output)
+    write_text(path, to_html(run, translator or load(run.path, device=run.config.device), text, evaluate=evaluate))
+    return path
+
+
+def to_html(run: Run, translator: Translator, text: str | None = None, *, evaluate: bool = False) -> str:
+    """The page; see `write_report`."""
+    from jinja2 import Environment as Templates
+    from jinja2 import StrictUndefined
+    from markupsafe import Markup
+
+    templates = Templates(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = templates.from_string(files("qkv.pages").joinpath("run_report.html.jinja").read_text("utf-8"))
+    config, metrics = run.config, run.metrics()
+    evaluation = _evaluated(translator, config) if evaluate else None
+    return template.render(
+        title=f"Run {run.path.resolve().name}",
+        summary=_summary(run, translator, metrics),
+        scores=_scores(config, metrics, evaluation),
+        charts=[Markup(chart) for chart in (*_curves(metrics), *_quality(config, evaluation))],
+        samples=_samples(metrics),
+        picture=_picture(translator, text or _some_source(config, metrics)),
+        environment=_environment(translator),
+        configuration=config.to_yaml(),
+        colors=Markup(style_sheet()),
+    )
+
+
+# What stands in words
+
+
+def _summary(run: Run, translator: Translator, metrics: Sequence[Mapping[str, Any]]) -> Rows:
+    model = translator.model
+    state = read_description(run.find_checkpoint("last"))["training"]
+    rows = [
+        ("model", f"{run.config.model.architecture}, {sum(p.numel() for p in model.parameters()):,} parameters"),
+        ("trained", f"{state['step']:,} steps, {state['target_tokens']:,} target tokens"),
+        ("time", f"{state['seconds'] / 60:.1f} minutes, validations included"),
+    ]
+    speeds = sorted(record["tokens_per_second"] for record in metrics if record["event"] == "train")
+    if speeds:
+        rows.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} target tokens a second (median)"))
+    return [*rows, ("checkpoint in use", run.find_checkpoint().name)]
+
+
+def _scores(config: Config, metrics: Sequence[Mapping[str, Any]], evaluation: Evaluation | None) -> Rows:
+    rows: Rows = []
+    validations = [record for record in metrics if record["event"] == "validation"]
+    metric = plots.validation_metric(validations)
+    if validations:
+        last = validations[-1]
+        text = f"loss {last['loss']:.3f}, perplexity {last['perplexity']:.2f}"
+        rows.append(("last validation", text if metric is None else f"{text}, {metric} {last[metric]:.2f}"))
+    if evaluation is not None:
+        rows += [
+            (f"test, {len(evaluation.pairs):,} pairs", f"{score}") for score in evaluation.scores.values()
+        ]  # a score spells its signature
+    elif config.data.test is not None:
+        rows.append(("test", "not measured for this report; `qkv report --evaluate` adds it"))
+    return rows or [("none", "the recipe has neither validation nor test pairs")]
+
+
+def _evaluated(translator: Translator, config: Config) -> Evaluation:
+    from qkv.errors import UserError
+    from qkv.evaluation.evaluate import evaluate
+
+    if config.data.test is None:
+        raise UserError(f"{config.run}: its recipe has no data.test to evaluate on")
+    return evaluate(translator, pair_files(config, "test"), config.evaluation.metrics)
+
+
+def _samples(metrics: Sequence[Mapping[str, Any]]) -> list[Sample]:
+    """By source, in the order in which they appeared; of many steps the first, the last and some between."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for record in metrics:
+        for sample in record.get("samples", []):
+            outputs = found.setdefault((sample["source"], sample["reference"]), [])
+            outputs.append((f"{record['step']:,}", sample["output"]))
+    return [Sample(*pair, _some(outputs)) for pair, outputs in islice(found.items(), _MOST_SAMPLES)]
+
+
+def _some(outputs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    last = len(outputs) - 1
+    count = min(len(outputs), _MOST_OUTPUTS)
+    return [outputs[round(i * last / max(1, count - 1))] for i in range(count)]
+
+
+def _environment(translator: Translator) -> Rows:
+    here = Environment.here(str(translator.device))
+    return [
+        ("qkv", here.qkv),
+        ("torch", here.torch),
+        ("Python", here.python),
+        ("hardware", f"{here.hardware} ({here.device}, {here.cores} cores, {here.threads} threads)"),
+        ("report written", f"{now()}, in this environment"),
+    ]
+
+
+# What is drawn
+
+
+def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    training = [record for record in metrics if record["event"] == "train"]
+    validation = [record for record in metrics if record["event"] == "validation"]
+    loss = [("training", training, "nll"), ("validation", validation, "loss")]
+    yield from _chart("Loss", "nats per target token", loss)
+    metric = plots.validation_metric(validation)
+    if metric is not None:
+        yield from _chart(f"Validation {metric}", metric, [(metric, validation, metric)])
+    yield from _chart("Learning rate", "learning rate", [("learning rate", training, "learning_rate")])
+    yield from _chart("Speed", "target tokens a second", [("training", training, "tokens_per_second")])
+
+
+def _chart(title: str, y_label: str, lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str]]) -> Iterator[str]:
+    """One chart over the steps, or none if nothing was reported."""
+    series = [
+        Series(label, [record["step"] for record in records], [record[name] for record in records])
+        for label, records, name in lines
+        if records
+    ]
+    if series:
+        ends = "; ".join(f"{line.label}: from {line.y[0]:.4g} to {line.y[-1]:.4g}" for line in series)
+        description = f"{y_label} over steps, from the first report to the last. {ends}."
+        yield line_chart(series, title=title, x_label="step", y_label=y_label, description=description)
+
+
+def _quality(config: Config, evaluation: Evaluation | None) -> Iterator[str]:
+    if evaluation is None or not evaluation.pairs:
+        return
+    unit, metric = length_unit([pair.source for pair in evaluation.pairs]), config.evaluation.metrics[0]
+    outputs = dict(zip((pair.source for pair in evaluation.pairs), evaluation.outputs, strict=True))
+    buckets = quality_by_length(evaluation.pairs, outputs, metric, unit)
+    yield line_chart(
+        [Series(metric, [(b.low + b.high) / 2 for b in buckets], [b.value for b in buckets])],
+        title=f"{metric} by length",
+        x_label=f"{unit} of the source (middle of the range)",
+        y_label=metric,
+        description="; ".join(f"{b.low} to {b.high} {unit}: {b.value:.2f} ({b.pairs} pairs)" for b in buckets),
+    )
+
+
+def _some_source(config: Config, metrics: Sequence[Mapping[str, Any]]) -> str | None:
+    for record in reversed(metrics):
+        for sample in record.get("samples", []):
+            if sample["source"].strip():
+                return str(sample["source"])
+    if config.data.validation is None:
+        return None
+    sources = (pair.source for pair in read_pairs(pair_files(config, "validation")))
+    return next((source for source in sources if source.strip()), None)
+
+
+def _picture(translator: Translator, source: str | None) -> Picture | None:
+    """All heads of one kind; None if the model has no attention, or there is nothing to read."""
+    if source is None:
+        return None
+    inspection = inspect(translator, source)
+    kind = next((kind for kind in _KINDS if kind in inspection.attention), None)
+    if kind is None:
+        return None
+    rows, columns = inspection.axes(kind)
+    figure = plots.head_grid(inspection.attention[kind], rows, columns, title=inspection.translation)
+    drawing = base64.b64encode(plots.drawn(figure, "svg")).decode("ascii")
+    description = f"Attention {_KINDS[kind]}, every layer and head, for: {source} → {inspection.translation}"
+    return Picture(f"data:image/svg+xml;base64,{drawing}", description)

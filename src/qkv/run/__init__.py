@@ -1,0 +1,1 @@
+"""Floor 4: a run's directory: its configuration, prepared data and checkpoints."""

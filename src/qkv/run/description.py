@@ -1,0 +1,46 @@
+"""What there is to know about a run, for a person."""
+
+from collections.abc import Iterator
+
+from qkv.run.checkpoint import read_description, read_tensors
+from qkv.run.directory import Run
+
+
+def describe(run: Run) -> str:
+    """Tokenizers, model, progress and checkpoints, one a line.
+
+    Raises:
+        UserError: if a part of the run is damaged.
+    """
+    rows = [("run", str(run.path)), ("tokenizer", _tokenizers(run))]
+    if run.checkpoints():
+        rows += _progress(run)
+    else:
+        rows.append(("model", f"{run.config.model.architecture}, no checkpoint yet"))
+    return "\n".join(f"{name:13}{text}" for name, text in rows)
+
+
+def _tokenizers(run: Run) -> str:
+    tokenizers = run.tokenizers()
+    sides = {"source": tokenizers.source, "target": tokenizers.target}
+    if tokenizers.joint:
+        sides = {"both": tokenizers.source}
+    return "; ".join(f"{name}: {side.kind}, {side.vocab_size:,} tokens" for name, side in sides.items())
+
+
+def _progress(run: Run) -> Iterator[tuple[str, str]]:
+    used, newest = run.find_checkpoint(), run.checkpoints()[-1]
+    description, state = read_description(used), read_description(newest)["training"]
+    parameters = sum(tensor.numel() for tensor in read_tensors(used / "model.safetensors").values())
+    yield "model", f"{description['architecture']}, {parameters:,} parameters"
+    yield "", ", ".join(f"{name} {value}" for name, value in description["model"].items())
+    yield (
+        "trained",
+        f"{state['step']:,} steps, {state['epoch']:,} epochs, {state['target_tokens']:,} target tokens, "
+        f"{state['seconds'] / 60:.1f} minutes",
+    )
+    if state["best"] is not None:
+        metric = run.config.validation.metric
+        yield "best", f"{metric} {state['best']:.4g} at step {state['best_step']:,}"
+    yield "checkpoints", ", ".join(path.name for path in run.checkpoints())
+    yield "in use", used.name

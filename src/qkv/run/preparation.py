@@ -1,0 +1,195 @@
+"""What must lie in the run directory before the first step: configuration, tokenizers, encoded pairs."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qkv.config.loading import model_options, spelled_out
+from qkv.config.schema import Config, FilesConfig
+from qkv.errors import UserError
+from qkv.files import new_directory, remove_directory, write_text
+from qkv.nn.architectures import ARCHITECTURES
+from qkv.nn.seq2seq import Seq2Seq
+from qkv.progress import counting
+from qkv.run.directory import Run
+from qkv.text.corpus import Pair, PairFiles, read_pairs
+from qkv.text.encoded import EncodedCorpus, write_encoded
+from qkv.text.tokenizer import Tokenizers
+
+
+@dataclass
+class Prepared:
+    """A run that is ready to be trained.
+
+    Attributes:
+        run: its directory.
+        config: with every option of the model spelled out.
+        tokenizers: of both sides.
+        model_options: the architecture's own configuration object.
+    """
+
+    run: Run
+    config: Config
+    tokenizers: Tokenizers
+    model_options: Any
+
+    def build_model(self) -> Seq2Seq:
+        """A freshly initialised model."""
+        return ARCHITECTURES[self.config.model.architecture].build(self.model_options)
+
+
+def pair_files(config: Config, name: str) -> PairFiles:
+    """Where the pairs called `name` (train, validation, test) are, below data.root.
+
+    Raises:
+        UserError: if the recipe does not say, or says it wrongly.
+    """
+    files: FilesConfig | None = getattr(config.data, name)
+    if files is None:
+        raise UserError(
+            f"data.{name} is not set: say data.{name}=FILE.tsv, or data.{name}.source= and data.{name}.target="
+        )
+    said = files.model_dump(exclude_none=True)
+    for key in ("path", "source", "target"):
+        if key in said:
+            said[key] = os.path.join(config.data.root, said[key])
+    try:
+        return PairFiles.of(said)
+    except UserError as error:
+        raise UserError(f"data.{name}: {error}") from None
+
+
+def prepare(config: Config, *, resume: bool) -> Prepared:
+    """Make the run directory and learn the tokenizers; when resuming, only what is missing.
+
+    Raises:
+        UserError: if the run exists already, the data cannot be read or the model does not fit it; a run directory
+            that was made here is gone again, so that the mended recipe can be run.
+    """
+    run = Run(config.run)
+    pair_files(config, "train")
+    if resume:
+        return _prepare(run, config)
+    _refuse_to_overwrite(run)
+    _check_readable(config)
+    write_text(run.config_path, config.to_yaml())
+    try:
+        prepared = _prepare(run, config)
+        training_corpus(prepared, epoch=0)
+        validation_corpus(prepared)
+        return prepared
+    except UserError:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def _prepare(run: Run, config: Config) -> Prepared:
+    tokenizers = _tokenizers(run, config)
+    options = model_options(
+        config.model, vocab_size=tokenizers.source.vocab_size, target_vocab_size=tokenizers.target.vocab_size
+    )
+    limit = options.longest
+    if limit is not None and config.data.max_length > limit:
+        raise UserError(
+            f"data.max_length is {config.data.max_length}, but model.position=learned has vectors for only "
+            f"model.max_length={limit} positions; lower the one or raise the other"
+        )
+    return Prepared(run, spelled_out(config, options), tokenizers, options)
+
+
+def training_corpus(prepared: Prepared, epoch: int) -> EncodedCorpus:
+    """The training pairs as tokens: one encoding for all epochs, or with subword sampling one for each."""
+    longest, sampling = prepared.config.data.max_length, prepared.config.tokenizer.sampling
+    if sampling == 0.0:
+        return _encoded(prepared, "train", "train", longest)
+    path = prepared.run.encoded_path(f"train-epoch-{epoch:05d}")
+    seed = (prepared.config.seed << 20) + epoch
+    corpus = _encoded(prepared, path.name, "train", longest, sampling, seed)
+    for other in path.parent.glob("train-epoch-*"):
+        if other != path:
+            remove_directory(other)
+    return corpus
+
+
+def validation_corpus(prepared: Prepared) -> EncodedCorpus | None:
+    """The validation pairs as tokens, whatever their length; None if the recipe has none.
+
+    Raises:
+        UserError: if one is longer than the positions that the model learns.
+    """
+    if prepared.config.data.validation is None:
+        return None
+    corpus = _encoded(prepared, "validation", "validation", max_length=2**31)
+    longest = int(max(corpus.source_lengths.max(), corpus.target_lengths.max()))
+    limit = prepared.model_options.longest
+    if limit is not None and longest > limit:
+        raise UserError(
+            f"data.validation: the longest sequence has {longest} tokens, but model.position=learned has vectors "
+            f"for only model.max_length={limit} positions; raise it, or leave that pair out"
+        )
+    return corpus
+
+
+def _encoded(
+    prepared: Prepared, name: str, pairs_name: str, max_length: int, sampling: float = 0.0, seed: int = 0
+) -> EncodedCorpus:
+    path = prepared.run.encoded_path(name)
+    if path.is_dir():
+        return EncodedCorpus.open(path)
+    for leftover in path.parent.glob(".*"):  # of a sitting that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    pairs = read_pairs(pair_files(prepared.config, pairs_name))
+    with counting(f"encoding {pairs_name}") as count:
+        try:
+            return write_encoded(
+                path,
+                pairs,
+                prepared.tokenizers,
+                max_length=max_length,
+                sampling=sampling,
+                seed=seed,
+                progress=count,
+            )
+        except UserError as error:
+            raise UserError(f"data.{pairs_name}: {error}") from None
+
+
+def _refuse_to_overwrite(run: Run) -> None:
+    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise UserError(
+            f"{run.path}: exists already; go on with `qkv train --resume {run.path}`, or choose another run=DIRECTORY"
+        )
+
+
+def _check_readable(config: Config) -> None:
+    """Read the files through once before anything is written: a fault on the last line is found now.
+
+    The training pairs are the exception: they may be many, and the tokenizer learns from them right after this.
+    """
+    for name in ("validation", "test"):
+        if getattr(config.data, name) is not None:
+            for _ in read_pairs(pair_files(config, name)):
+                pass
+
+
+def _tokenizers(run: Run, config: Config) -> Tokenizers:
+    if run.tokenizer_path.is_dir():
+        return Tokenizers.load(run.tokenizer_path)
+    pairs = _counted(read_pairs(pair_files(config, "train")), "learning the tokenizer")
+    try:
+        with new_directory(run.tokenizer_path) as new:
+            return Tokenizers.learn(pairs, new, config.tokenizer.settings(), seed=config.seed)
+    except OSError as error:
+        raise UserError(f"{run.tokenizer_path}: cannot be written ({error.strerror or error})") from None
+
+
+def _counted(pairs: Iterator[Pair], what: str) -> Iterator[Pair]:
+    with counting(what) as count:
+        number = 0
+        for number, pair in enumerate(pairs, start=1):
+            if number % 10_000 == 0:
+                count(number)
+            yield pair
+        count(number)
