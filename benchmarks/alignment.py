@@ -21,11 +21,11 @@ import record
 from alignment_language import Language, Phrase
 
 import qkv
-from qkv.comparison.results import Environment
 from qkv.files import write_text
 from qkv.inspection.alignment import Gold, Link, align, alignment_error_rate, links_of, rank_heads
 from qkv.inspection.attention_maps import record_pairs
 from qkv.inspection.attribution import METHODS, attribution_scores
+from qkv.measuring.environment import Environment
 from qkv.run.checkpoint import read_description
 from qkv.run.directory import Run
 from qkv.translator import Translator

@@ -33,8 +33,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from qkv.comparison.results import Environment, now
 from qkv.files import write_text
+from qkv.measuring.environment import Environment, now
 from qkv.pages.charts import COLORS
 
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)

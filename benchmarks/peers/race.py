@@ -19,7 +19,7 @@ from material import Material, prepare_material
 from process import environment
 from training_speed import COMMON, SIZES
 
-from qkv.experiment import train
+from qkv.experiment.experiment import train
 from qkv.files import write_text
 from qkv.metrics.metrics import corpus_bleu
 from qkv.run.checkpoint import read_state

@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from qkv.comparison.compare import compare
     from qkv.errors import UserError
-    from qkv.experiment import train
+    from qkv.experiment.experiment import train
     from qkv.inspection.attention_maps import Inspection, inspect
     from qkv.inspection.shapes import shapes
     from qkv.nn import Transformer, TransformerConfig, attention
@@ -21,7 +21,7 @@ _HOMES = {
     "Inspection": "qkv.inspection.attention_maps",
     "inspect": "qkv.inspection.attention_maps",
     "shapes": "qkv.inspection.shapes",
-    "train": "qkv.experiment",
+    "train": "qkv.experiment.experiment",
     "load": "qkv.translator",
     "Translator": "qkv.translator",
     "UserError": "qkv.errors",

@@ -9,17 +9,10 @@ import pytest
 import torch
 
 from qkv.comparison.report import Comparison
-from qkv.comparison.results import (
-    DecodingSpeed,
-    Environment,
-    Example,
-    LengthBucket,
-    LengthTime,
-    Measurement,
-    Row,
-    TrainingPoint,
-    ValidationPoint,
-)
+from qkv.comparison.results import Example, Measurement, Row, TrainingPoint, ValidationPoint
+from qkv.evaluation.by_length import LengthBucket
+from qkv.measuring.environment import Environment
+from qkv.measuring.speed import DecodingSpeed, LengthTime
 from qkv.metrics.metrics import Score
 
 RECIPE = """\

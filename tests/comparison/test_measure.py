@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from qkv.comparison.measure import choose_examples, how_it_learnt, length_unit, quality_by_length
+from qkv.comparison.measure import choose_examples, how_it_learnt
 from qkv.comparison.results import Measurement
 from qkv.decoding.hypothesis import SearchOptions
+from qkv.evaluation.by_length import length_unit, quality_by_length
 from qkv.measuring.speed import DECODED_ROWS, decoding_speed, times_by_length
 from qkv.nn.transformer import Transformer, TransformerConfig
 from qkv.run.directory import Run

@@ -7,7 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from qkv.comparison.results import Environment, LengthBucket, LengthTime, Row
+from qkv.comparison.results import Row
+from qkv.evaluation.by_length import LengthBucket
+from qkv.measuring.environment import Environment
+from qkv.measuring.speed import LengthTime
 
 EVIL = "<script>alert(1)</script>"
 

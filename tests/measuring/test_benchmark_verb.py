@@ -9,7 +9,7 @@ import torch
 
 from qkv.cli import main
 from qkv.errors import UserError
-from qkv.experiment import train
+from qkv.experiment.experiment import train
 from qkv.measuring import benchmark as benchmark_module
 from qkv.measuring.benchmark import (
     _decoding_rate,

@@ -177,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from qkv.experiment import resume, train
+    from qkv.experiment.experiment import resume, train
 
     start = resume if options.resume else train
     start(options.recipe, options.overrides, progress=not options.quiet)

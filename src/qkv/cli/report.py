@@ -92,7 +92,7 @@ def _as_file(shapes: "Shapes", path: str) -> str:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from qkv.pages.run_report import write_report
+    from qkv.experiment.report import write_report
     from qkv.run.directory import Run
 
     run = Run.open(options.run)

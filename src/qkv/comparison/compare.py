@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from qkv.comparison.measure import measure, scored_pairs
 from qkv.comparison.report import Comparison
-from qkv.comparison.results import Environment, Measurement, Row, now
+from qkv.comparison.results import Measurement, Row
 from qkv.comparison.variants import Variant, as_text, join_values, make_variants
 from qkv.config.loading import model_options, spelled_out
 from qkv.config.schema import Config
 from qkv.devices import pick_device
 from qkv.errors import UserError
 from qkv.files import new_directory, write_text
+from qkv.measuring.environment import Environment, now
 from qkv.metrics.metrics import check_names
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files, prepare, training_corpus, validation_corpus

@@ -7,20 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from qkv.comparison.results import (
-    Environment,
-    Example,
-    LengthBucket,
-    Measurement,
-    TrainingPoint,
-    ValidationPoint,
-    now,
-)
+from qkv.comparison.results import Example, Measurement, TrainingPoint, ValidationPoint
 from qkv.config.schema import Config
 from qkv.devices import autocast
+from qkv.evaluation.by_length import length_unit, quality_by_length
 from qkv.evaluation.evaluate import evaluate
+from qkv.measuring.environment import Environment, now
 from qkv.measuring.speed import LENGTHS, decoding_speed, times_by_length
-from qkv.metrics.metrics import compute_for_pairs
 from qkv.run.checkpoint import TrainingState, read_state
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
@@ -28,8 +21,6 @@ from qkv.text.corpus import Pair
 from qkv.translator import load
 
 _EXAMPLES = 5
-_BUCKET_WIDTH = 10
-_PAIRS_PER_BUCKET = 20
 
 
 def scored_pairs(config: Config) -> str:
@@ -126,48 +117,6 @@ def _validations(
 
 
 # Quality
-
-
-def length_unit(sources: Sequence[str]) -> str:
-    """`words` if most sources have more than one, else `characters`."""
-    spaced = sum(len(source.split()) > 1 for source in sources)
-    return "words" if 2 * spaced > len(sources) else "characters"
-
-
-def length_of(source: str, unit: str) -> int:
-    """Words or characters; at least 1."""
-    return max(1, len(source.split()) if unit == "words" else len(source))
-
-
-def quality_by_length(
-    pairs: Sequence[Pair], output_of: Mapping[str, str], metric: str, unit: str
-) -> list[LengthBucket]:
-    """The metric for sources of length 1–10, 11–20, …, neighbours merged until each has about 20 pairs.
-
-    Args:
-        pairs: sources with references.
-        output_of: the output for each source.
-        metric: a name from `qkv.metrics.metrics.METRICS`.
-        unit: `words` or `characters`.
-    """
-    by_bucket: dict[int, list[Pair]] = {}
-    for pair in pairs:
-        by_bucket.setdefault((length_of(pair.source, unit) - 1) // _BUCKET_WIDTH, []).append(pair)
-    merged: list[tuple[int, int, list[Pair]]] = []
-    for bucket, inside in sorted(by_bucket.items()):
-        low, high = bucket * _BUCKET_WIDTH + 1, (bucket + 1) * _BUCKET_WIDTH
-        if merged and len(merged[-1][2]) < _PAIRS_PER_BUCKET:
-            low, _, before = merged.pop()
-            inside = before + inside
-        merged.append((low, high, inside))
-    if len(merged) > 1 and len(merged[-1][2]) < _PAIRS_PER_BUCKET:
-        _, high, last = merged.pop()
-        low, _, before = merged.pop()
-        merged.append((low, high, before + last))
-    return [
-        LengthBucket(low, high, len(inside), compute_for_pairs([metric], inside, output_of)[metric].value)
-        for low, high, inside in merged
-    ]
 
 
 def choose_examples(pairs: Sequence[Pair], output_of: Mapping[str, str]) -> list[Example]:

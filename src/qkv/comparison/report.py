@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from qkv.comparison import tables
-from qkv.comparison.results import Environment, Measurement, Results
+from qkv.comparison.results import Measurement, Results
 from qkv.comparison.tables import Table, counted
+from qkv.measuring.environment import Environment
 from qkv.pages.charts import Series, line_chart, style_sheet
 
 

@@ -2,48 +2,18 @@
 
 import dataclasses
 import json
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from qkv.evaluation.by_length import LengthBucket
 from qkv.files import write_text
+from qkv.measuring.environment import Environment
+from qkv.measuring.speed import DecodingSpeed, LengthTime
 from qkv.metrics.metrics import Score
-
-
-@dataclass(frozen=True)
-class Environment:
-    """Where and with what something was measured."""
-
-    qkv: str
-    torch: str
-    python: str
-    hardware: str
-    device: str
-    cores: int
-    threads: int
-
-    @classmethod
-    def here(cls, device: str) -> "Environment":
-        """This machine, with torch's present number of threads."""
-        import torch
-
-        from qkv import __version__
-
-        return cls(
-            qkv=__version__,
-            torch=torch.__version__,
-            python=platform.python_version(),
-            hardware=torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
-            device=device,
-            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-            threads=torch.get_num_threads(),
-        )
 
 
 @dataclass(frozen=True)
@@ -65,42 +35,6 @@ class ValidationPoint:
     target_tokens: int
     loss: float
     metric: float | None
-
-
-@dataclass(frozen=True)
-class LengthTime:
-    """Times on made-up sequences of one length.
-
-    Attributes:
-        length: tokens of each source and each target.
-        training_seconds: of one forward and backward pass.
-        decoding_seconds: of one step of decoding, divided by its rows.
-    """
-
-    length: int
-    training_seconds: float
-    decoding_seconds: float
-
-
-@dataclass(frozen=True)
-class LengthBucket:
-    """The pairs whose sources have from `low` to `high` words or characters, and what the metric says of them."""
-
-    low: int
-    high: int
-    pairs: int
-    value: float
-
-
-@dataclass(frozen=True)
-class DecodingSpeed:
-    """How fast some sources are decoded; tokens are those of the outputs, without end of sentence."""
-
-    sources: int
-    beam: int
-    seconds: float
-    sentences_per_second: float
-    tokens_per_second: float
 
 
 @dataclass(frozen=True)
@@ -227,18 +161,3 @@ class Results:
     def to_json(self) -> str:
         """Everything, for machines."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n"
-
-
-def now() -> str:
-    """The date and time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qkv.comparison.results import LengthTime, Measurement, Results
-from qkv.measuring.speed import BATCH_TOKENS, DECODED_ROWS
+from qkv.comparison.results import Measurement, Results
+from qkv.measuring.speed import BATCH_TOKENS, DECODED_ROWS, LengthTime
 
 NOTHING = "–"
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from qkv.inspection import shape_tables
 from qkv.inspection.axes import Axes
 from qkv.inspection.descriptions import Named, describe
 from qkv.inspection.trace import Operation, trace
 from qkv.nn.seq2seq import Seq2Seq
-from qkv.pages import shape_tables
 
 if TYPE_CHECKING:
     from qkv.run.directory import Run

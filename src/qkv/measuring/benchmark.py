@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import torch
 
-from qkv.comparison.results import Environment
 from qkv.devices import Precision, autocast
 from qkv.errors import UserError
+from qkv.measuring.environment import Environment
 from qkv.measuring.rates import Benchmark, DecodingRate, TrainingRate
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.directory import Run

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qkv.comparison.results import Environment
+from qkv.measuring.environment import Environment
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 
-from qkv.comparison.results import DecodingSpeed, LengthTime
 from qkv.nn.seq2seq import Memory, Seq2Seq
 from qkv.text.batches import Batch
 from qkv.training.loss import batch_loss
@@ -23,6 +23,32 @@ DECODED_ROWS = 16
 _REPEATS = 5
 _SECONDS_EACH = 0.6
 _SOURCES = 200
+
+
+@dataclass(frozen=True)
+class LengthTime:
+    """Times on made-up sequences of one length.
+
+    Attributes:
+        length: tokens of each source and each target.
+        training_seconds: of one forward and backward pass.
+        decoding_seconds: of one step of decoding, divided by its rows.
+    """
+
+    length: int
+    training_seconds: float
+    decoding_seconds: float
+
+
+@dataclass(frozen=True)
+class DecodingSpeed:
+    """How fast some sources are decoded; tokens are those of the outputs, without end of sentence."""
+
+    sources: int
+    beam: int
+    seconds: float
+    sentences_per_second: float
+    tokens_per_second: float
 
 
 def times_by_length(

@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qkv.comparison.measure import length_unit, quality_by_length
-from qkv.comparison.results import Environment, now
 from qkv.config.schema import Config
+from qkv.evaluation.by_length import length_unit, quality_by_length
 from qkv.evaluation.evaluate import Evaluation
 from qkv.files import write_text
 from qkv.inspection.attention_maps import inspect
+from qkv.measuring.environment import Environment, now
 from qkv.pages import plots
 from qkv.pages.charts import Series, line_chart, style_sheet
 from qkv.run.checkpoint import read_description
@@ -78,7 +78,7 @@ def to_html(run: Run, translator: Translator, text: str | None = None, *, evalua
     from markupsafe import Markup
 
     templates = Templates(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = templates.from_string(files("qkv.pages").joinpath("run_report.html.jinja").read_text("utf-8"))
+    template = templates.from_string(files("qkv.experiment").joinpath("report.html.jinja").read_text("utf-8"))
     config, metrics = run.config, run.metrics()
     evaluation = _evaluated(translator, config) if evaluate else None
     return template.render(

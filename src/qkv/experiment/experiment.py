@@ -30,7 +30,7 @@ def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = T
 def _reported(run: Run, *, progress: bool) -> Run:
     began = time.monotonic()
     try:
-        from qkv.pages.run_report import write_report
+        from qkv.experiment.report import write_report
 
         path = write_report(run)
     except Exception as error:  # a page that cannot be drawn is no reason to lose a training

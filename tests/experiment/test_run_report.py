@@ -9,9 +9,9 @@ import pytest
 import qkv
 from qkv.cli import main
 from qkv.errors import UserError
-from qkv.experiment import resume
-from qkv.pages import run_report as report
-from qkv.pages.run_report import write_report
+from qkv.experiment import report
+from qkv.experiment.experiment import resume
+from qkv.experiment.report import write_report
 from qkv.run.directory import Run
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")

@@ -1,0 +1,52 @@
+"""Where and with what something was measured."""
+
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where and with what something was measured."""
+
+    qkv: str
+    torch: str
+    python: str
+    hardware: str
+    device: str
+    cores: int
+    threads: int
+
+    @classmethod
+    def here(cls, device: str) -> "Environment":
+        """This machine, with torch's present number of threads."""
+        import torch
+
+        from qkv import __version__
+
+        return cls(
+            qkv=__version__,
+            torch=torch.__version__,
+            python=platform.python_version(),
+            hardware=torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+            device=device,
+            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            threads=torch.get_num_threads(),
+        )
+
+
+def now() -> str:
+    """The date and time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

@@ -1,0 +1,88 @@
+"""Choices by name, each declared once, beside what it does: metrics, formats, engines, architectures, verbs, …
+
+What comes with qkv is listed where the registry is made. Another package adds to it by an entry point of the registry's
+group, in its own pyproject.toml:
+
+    [project.entry-points."qkv.metrics"]
+    accuracy = "my_package.scores:ACCURACY"
+"""
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+from qkv.errors import UserError
+
+Entry = TypeVar("Entry")
+
+
+class Registry(Mapping[str, Entry], Generic[Entry]):
+    """Entries by name; those given as "module:attribute" are imported when they are first asked for.
+
+    Args:
+        what: what an entry is called, for messages: `metric`.
+        built_in: qkv's own, in the order in which they are shown.
+        group: of the entry points by which other packages add theirs; `qkv.` and the plural of `what` by default.
+    """
+
+    def __init__(self, what: str, built_in: Mapping[str, Entry | str], *, group: str | None = None):
+        self.what, self.group = what, group or f"qkv.{what}s"
+        self._built_in = dict(built_in)
+        self._loaded: dict[str, Entry] = {}
+
+    def __getitem__(self, name: str) -> Entry:
+        """The entry of a name that is known; see `find` for what a user has typed."""
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, qkv's own first; nothing is imported."""
+        return iter({**self._built_in, **self._added})
+
+    def __len__(self) -> int:
+        return len({**self._built_in, **self._added})
+
+    def find(self, name: str, *, key: str = "") -> Entry:
+        """The entry that a user has named.
+
+        Args:
+            name: as it was written.
+            key: of the recipe, or option, that it stands at, where that says more than `what`.
+
+        Raises:
+            UserError: if there is none, with the name that was probably meant; or if a package's own does not load.
+        """
+        if name not in self:
+            raise UserError(f"unknown {key or self.what} {name!r}; {did_you_mean(name, self)}")
+        return self[name]
+
+    @cached_property
+    def _added(self) -> dict[str, EntryPoint]:
+        """Entries of other packages; a name that qkv has itself stays qkv's."""
+        return {point.name: point for point in entry_points(group=self.group) if point.name not in self._built_in}
+
+    def _load(self, name: str) -> Entry:
+        if name in self._built_in:
+            entry = self._built_in[name]
+            if not isinstance(entry, str):
+                return entry
+            module, _, attribute = entry.partition(":")
+            return cast(Entry, getattr(import_module(module), attribute))
+        if name not in self._added:
+            raise KeyError(name)
+        point = self._added[name]
+        try:
+            return cast(Entry, point.load())
+        except Exception as error:  # another package's fault, whatever it is
+            owner = point.dist.name if point.dist is not None else point.value
+            raise UserError(f"{self.what} {name!r} of the package {owner} cannot be loaded: {error}") from error
+
+
+def did_you_mean(name: str, known: Collection[str], *, cutoff: float = 0.5) -> str:
+    """What an error says of a name that is not known: the nearest that is, or all of them."""
+    nearest = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=cutoff)
+    return f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(known)}"
