@@ -23,7 +23,7 @@ train(sys.argv[1], ["run=" + sys.argv[2]], progress=False)
 
 TRANSLATE = """
 import sys
-from qkv.cli import main
+from qkv.cli.main import main
 assert main(["translate", sys.argv[1], "--input", sys.argv[2], "--threads", "1"]) == 0
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import qkv
-from qkv.cli import main
+from qkv.cli.main import main
 
 WORDS = ["ab", "ba", "abc", "cab", "bad", "dab", "cd", "dcba", "abba", "cada"]
 PAIRS = [(word, " ".join(word).upper().replace("A", "Ä")) for word in WORDS]

@@ -3,7 +3,7 @@
 import json
 import re
 
-from qkv.cli import main
+from qkv.cli.main import main
 
 
 def test_compare_trains_the_variants_and_prints_what_it_found(recipe, tmp_path, ok, monkeypatch):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from qkv.cli import main
 from qkv.cli import main as cli
+from qkv.cli.main import main
 
 
 def test_score_prints_log_probability_and_perplexity(run, translator, typed, data, ok):

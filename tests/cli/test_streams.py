@@ -4,8 +4,8 @@ import io
 import os
 import sys
 
-from qkv.cli import main
 from qkv.cli import main as cli
+from qkv.cli.main import main
 from qkv.errors import UserError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import qkv
-from qkv.cli import main
+from qkv.cli.main import main
 
 QKV = Path(sys.executable).with_name("qkv")
 HEAVY = ["torch", "numpy", "sentencepiece", "sacrebleu", "pydantic", "yaml", "jaxtyping", "tqdm", "pyarrow"]

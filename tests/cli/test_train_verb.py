@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import qkv
-from qkv.cli import main
+from qkv.cli.main import main
 
 
 def test_train_says_what_it_does_on_standard_error(recipe, tmp_path, capsys):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import qkv
-from qkv.cli import main
 from qkv.cli import main as cli
+from qkv.cli.main import main
 from qkv.errors import UserError
 
 QKV = Path(sys.executable).with_name("qkv")

@@ -11,7 +11,7 @@ from qkv.config.schema import Config
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.transformer import PRESETS, TransformerConfig
 
-FILE = Path(__file__).parents[1] / "recipes" / "reference.yaml"
+FILE = Path(__file__).parents[2] / "recipes" / "reference.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 import qkv
-from qkv.cli import main
+from qkv.cli.main import main
 from qkv.errors import UserError
 from qkv.experiment import report
 from qkv.experiment.experiment import resume

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import qkv
-from qkv.cli import main
+from qkv.cli.main import main
 from qkv.inspection.alignment import AlignmentHead, Gold, align, alignment_error_rate, rank_heads, to_pharaoh
 from qkv.inspection.attention_maps import inspect
 from qkv.inspection.attribution import attribute

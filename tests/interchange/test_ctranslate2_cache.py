@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import qkv
-from qkv.cli import main
+from qkv.cli.main import main
 from qkv.decoding.engines import ctranslate2_cache
 from qkv.decoding.engines.ctranslate2_cache import check_scores, check_search, fingerprint_of, is_intact, open_engine
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine

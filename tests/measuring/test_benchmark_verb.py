@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qkv.cli import main
+from qkv.cli.main import main
 from qkv.errors import UserError
 from qkv.experiment.experiment import train
 from qkv.measuring import benchmark as benchmark_module

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from qkv.cli import main
 from qkv.cli import serving as cli_serving
+from qkv.cli.main import main
 
 QKV = Path(sys.executable).with_name("qkv")
 

@@ -24,7 +24,7 @@ from qkv.text.corpus import Pair
 from qkv.text.tokenizer import Tokenizers, TokenizerSettings
 from qkv.translator import Translator
 
-PAGE = Path(__file__).parents[2] / "src" / "qkv" / "inspection" / "page"
+PAGE = Path(__file__).parents[2] / "src" / "qkv" / "serving" / "page"
 SOURCE = "a man rides a bicycle"
 
 

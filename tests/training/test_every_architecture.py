@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from qkv.cli import main
+from qkv.cli.main import main
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.training.trainer import resume, train
 from qkv.translator import load

@@ -1,7 +1,5 @@
 """What a pair of modules, ours and torch's, is tried with. All of it is in double precision."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from same_function import SOURCE
@@ -11,11 +9,8 @@ from qkv.nn import padding_mask
 
 
 @pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+def in_double_precision(double_precision) -> None:
+    pass
 
 
 @pytest.fixture(params=["torch", "qkv"])
