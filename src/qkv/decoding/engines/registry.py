@@ -15,6 +15,3 @@ ENGINES: "Registry[EngineKind]" = Registry(
         "ctranslate2": "qkv.decoding.engines.ctranslate2_cache:CTRANSLATE2",
     },
 )
-
-PRECISIONS = ("float32", "bf16", "fp16", "int8")
-"""What `decoding.precision` may say; each engine has some of them."""
