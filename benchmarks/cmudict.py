@@ -23,7 +23,7 @@ def main() -> None:
 
     translator = qkv.load(options.run, checkpoint=options.checkpoint)
     began = time.perf_counter()
-    scores = evaluate(translator, PairFiles(options.data / "test.tsv"), ["wer", "per"], beam=options.beam).scores
+    scores = evaluate(translator, PairFiles(path=options.data / "test.tsv"), ["wer", "per"], beam=options.beam).scores
     seconds = time.perf_counter() - began
     run = Run.open(options.run)
     result = {

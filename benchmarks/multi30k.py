@@ -11,7 +11,7 @@ import record
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 import qkv
-from qkv.metrics.metrics import corpus_bleu
+from qkv.metrics.translation import BLEU
 from qkv.run.directory import Run
 from qkv.text.corpus import read_lines
 
@@ -44,8 +44,8 @@ def main() -> None:
     seconds = time.perf_counter() - began
 
     tokenised = outputs if trained_on_tok else lower_cased_and_tokenised(outputs, "de")
-    tok = corpus_bleu(tokenised, [[line] for line in tok_reference], tokenize="none")
-    raw = None if trained_on_tok else corpus_bleu(outputs, [[line] for line in raw_reference])
+    tok = BLEU(tokenised, [[line] for line in tok_reference], tokenize="none")
+    raw = None if trained_on_tok else BLEU(outputs, [[line] for line in raw_reference])
     result = {
         "bleu": None if raw is None else round(raw.value, 2),
         "signature": None if raw is None else raw.signature,

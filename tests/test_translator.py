@@ -1,6 +1,5 @@
 """From text to text: what is between the strings and the search. Weights are random, tokenizers are real."""
 
-import dataclasses
 import math
 
 import pytest
@@ -146,7 +145,7 @@ class TestTranslate:
 
     def test_a_call_may_search_otherwise(self, translator):
         def translator_with(**changes):
-            options = dataclasses.replace(OPTIONS, **changes)
+            options = OPTIONS.changed(**changes)
             return Translator(translator.model, translator.tokenizers, options=options)
 
         greedy = translator.translate(SOURCES, beam=1)

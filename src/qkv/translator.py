@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
@@ -186,15 +186,11 @@ class Translator:
 
     def search_options(self, beam: int | None, length_penalty: float | None, n_best: int) -> SearchOptions:
         """The translator's own options with some of them replaced; `UserError` if they are impossible."""
-        try:
-            return replace(
-                self.options,
-                beam=self.options.beam if beam is None else beam,
-                length_penalty=self.options.length_penalty if length_penalty is None else length_penalty,
-                n_best=n_best,
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        return self.options.changed(
+            beam=self.options.beam if beam is None else beam,
+            length_penalty=self.options.length_penalty if length_penalty is None else length_penalty,
+            n_best=n_best,
+        )
 
     def _search(self, sources: Sequence[str], options: SearchOptions, progress: bool) -> list[list[Hypothesis]]:
         """The hypotheses for each source, in the order of the input; none for a blank one."""
@@ -282,12 +278,6 @@ def load(
     """
     opened = Run.open(run)
     decoding = opened.config.decoding
-    options = SearchOptions(
-        beam=decoding.beam,
-        length_penalty=decoding.length_penalty,
-        max_length_ratio=decoding.max_length_ratio,
-        max_length_extra=decoding.max_length_extra,
-    )
     path, tokenizers = opened.find_checkpoint(checkpoint), opened.tokenizers()
     model = load_model(path, opened.config.model.architecture).to(pick_device(device))
     outputs, tokens = model.output.out_features, tokenizers.target.vocab_size
@@ -295,7 +285,7 @@ def load(
         raise UserError(f"{path}: of another shape: it has {outputs:,} target tokens, this run has {tokens:,}")
     if pick_device(device).type == "cpu":
         keep_freed_memory()
-    translator = Translator(model, tokenizers, options=options, batch_tokens=decoding.batch_tokens)
+    translator = Translator(model, tokenizers, options=decoding.search_options(), batch_tokens=decoding.batch_tokens)
     if shortlist is None and engine != "ctranslate2":  # who asks for that by name goes without the recipe's shortlist
         shortlist = decoding.shortlist
     engine = decoding.engine if engine is None else engine

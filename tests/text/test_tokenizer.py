@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from qkv.errors import UserError
 from qkv.text import tokenizer as tokenizer_module
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import KINDS, Tokenizer, Tokenizers, TokenizerSettings, _sample
+from qkv.text.tokenizer import Tokenizer, Tokenizers, _sample
+from qkv.text.tokenizer_settings import KINDS, TokenizerSettings
 
 SENTENCES = [
     "ein kleiner Hund läuft über die Wiese",
@@ -177,15 +178,15 @@ def test_loading_what_is_missing_or_damaged(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "unigrm"}, "did you mean 'unigram'"),
-        ({"normalization": "nfc"}, "unknown normalization 'nfc'"),
-        ({"vocab_size": 4}, "vocab_size is 4"),
-        ({"sampling": 1.5}, "sampling is 1.5"),
+        ({"kind": "unigrm"}, "kind: unknown kind 'unigrm'; did you mean unigram"),
+        ({"normalization": "nfc"}, "normalization: unknown normalization 'nfc'; did you mean nfkc"),
+        ({"vocab_size": 4}, "vocab_size: must be greater than 4, got 4"),
+        ({"sampling": 1.5}, "sampling: must be less than or equal to 1, got 1.5"),
         ({"sampling": 0.1, "kind": "char"}, "sampling needs kind 'unigram' or 'bpe'"),
-        ({"character_coverage": 0.0}, "character_coverage is 0.0"),
+        ({"character_coverage": 0.0}, "character_coverage: must be greater than 0, got 0.0"),
         ({"source": {"kind": "char"}}, "need joint: false"),
-        ({"joint": False, "source": {"vocabsize": 9}}, "did you mean 'vocab_size'"),
-        ({"joint": False, "target": {"kind": "words"}}, "did you mean 'word'"),
+        ({"joint": False, "source": {"vocabsize": 9}}, "unknown key source.vocabsize; did you mean source.vocab_size"),
+        ({"joint": False, "target": {"kind": "words"}}, "target.kind: unknown kind 'words'; did you mean word"),
     ],
 )
 def test_settings_out_of_range(settings, message):

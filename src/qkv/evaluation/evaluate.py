@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qkv.metrics.metrics import Score, check_names, compute_for_pairs
+from qkv.metrics import Score, check_names, compute_for_pairs
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.translator import Translator
 
@@ -37,7 +37,7 @@ def evaluate(
     Args:
         translator: a model and how it searches.
         files: where the pairs are.
-        metrics: names from `qkv.metrics.metrics.METRICS`.
+        metrics: names from `qkv.metrics.METRICS`.
         beam: in place of the translator's; 1 is greedy.
         length_penalty: in place of the translator's.
         progress: show a progress bar on standard error.

@@ -6,10 +6,9 @@ from itertools import islice
 
 import torch
 
-from qkv.decoding.hypothesis import SearchOptions
 from qkv.decoding.sentences import search_all
 from qkv.devices import autocast
-from qkv.metrics.metrics import METRICS, compute_for_pairs
+from qkv.metrics import METRICS, compute_for_pairs
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.preparation import Prepared, pair_files, validation_corpus
 from qkv.text.batches import collate, plan_batches
@@ -63,7 +62,7 @@ class Validator:
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger value of the metric is a better one."""
-        return self.settings.metric != "loss" and METRICS[self.settings.metric][1]
+        return self.settings.metric != "loss" and METRICS[self.settings.metric].higher_is_better
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Whether `value` of the metric is better than the best so far (None: there is none yet)."""
@@ -105,12 +104,7 @@ class Validator:
         """The best output for each different source."""
         sources = list(dict.fromkeys(pair.source for pair in pairs))
         decoding = self._config.decoding
-        options = SearchOptions(
-            beam=self.settings.beam,
-            length_penalty=decoding.length_penalty,
-            max_length_ratio=decoding.max_length_ratio,
-            max_length_extra=decoding.max_length_extra,
-        )
+        options = decoding.search_options(beam=self.settings.beam)
         eos = self._tokenizers.source.eos
         encoded = [[*ids, eos] for ids in self._tokenizers.source.encode(sources)]
         with autocast(self._device, self._config.training.precision):
