@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="of Hugging Face; qkv has a third")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--systems", default="hf-marian,qkv-small,qkv-recipe")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/multi30k")
+    parser.add_argument("--data", type=Path, default=ROOT / "data/multi30k")
     parser.add_argument("--build", type=Path, default=ROOT / "build/peers")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/race.json")
     options = parser.parse_args()
