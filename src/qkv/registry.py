@@ -63,10 +63,11 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self.check(name, key=key)
         return self[name]
 
-    def check(self, name: str, *, key: str = "") -> None:
-        """Refuse a name that `find` would not find; nothing is imported."""
-        if name not in self:
-            raise UserError(f"unknown {key or self.what} {name!r}; {did_you_mean(name, self)}")
+    def check(self, *names: str, key: str = "") -> None:
+        """Refuse names that `find` would not find; nothing is imported."""
+        for name in names:
+            if name not in self:
+                raise UserError(f"unknown {key or self.what} {name!r}; {did_you_mean(name, self)}")
 
     @cached_property
     def _added(self) -> dict[str, EntryPoint]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qkv.errors import UserError
-from qkv.metrics import METRICS, check_names, compute, compute_for_pairs
+from qkv.metrics import METRICS, compute, compute_for_pairs
 from qkv.metrics.contract import Metric
 from qkv.metrics.transcription import CER, EXACT_MATCH, PER, RESIDUES, WER
 from qkv.metrics.translation import BLEU, CHRF, TER
@@ -220,9 +220,9 @@ def test_an_error_rate_needs_a_reference_that_is_not_empty(name):
 
 
 def test_names_can_be_checked_beforehand():
-    check_names(list(METRICS))
+    METRICS.check(*METRICS)
     with pytest.raises(UserError, match="unknown metric 'blue'; did you mean bleu"):
-        check_names(["chrf", "blue"])
+        METRICS.check("chrf", "blue")
 
 
 # Two pronunciations of one word, and a word that is said wrong.

@@ -194,6 +194,12 @@ def test_settings_out_of_range(settings, message):
         TokenizerSettings(**settings)
 
 
+def test_a_side_that_says_nothing_is_like_one_that_is_not_there():
+    """Its keys are spelled out as null in a run's config.yaml, joint or not."""
+    said = {"kind": None, "vocab_size": None, "normalization": None, "character_coverage": None}
+    assert TokenizerSettings(source={}, target=said).side("target") == TokenizerSettings()
+
+
 def test_sampling_may_touch_one_side_only():
     settings = TokenizerSettings(joint=False, sampling=0.1, source={"kind": "char"})
     assert settings.side("source").kind == "char"

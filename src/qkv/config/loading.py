@@ -61,12 +61,10 @@ def model_options(model: ModelConfig, *, vocab_size: int, target_vocab_size: int
         UserError: naming the key that is unknown or has an impossible value.
     """
     architecture = ARCHITECTURES[model.architecture]
-    preset: Mapping[str, Any] = {}
-    if model.preset is not None:
-        if model.preset not in architecture.presets:
-            hint = did_you_mean(model.preset, architecture.presets)
-            raise UserError(f"model.preset: unknown preset {model.preset!r}; {hint}")
-        preset = architecture.presets[model.preset]
+    if model.preset is not None and model.preset not in architecture.presets:
+        hint = did_you_mean(model.preset, architecture.presets)
+        raise UserError(f"model.preset: unknown preset {model.preset!r}; {hint}")
+    preset = architecture.presets.get(model.preset or "", {})
     foreign = foreign_options(model)
     said = {name: value for name, value in (model.model_extra or {}).items() if name not in foreign}
     known = [*ModelConfig.model_fields, *architecture.option_names()]
@@ -89,7 +87,7 @@ def spelled_out(config: Config, options: Any) -> Config:
     names = ARCHITECTURES[config.model.architecture].option_names()
     said = {name: getattr(options, name) for name in names}
     model = ModelConfig(architecture=config.model.architecture, preset=config.model.preset, **said)
-    return config.model_copy(update={"model": model})
+    return config.changed(model=model)
 
 
 def _full_key(key: str) -> str:

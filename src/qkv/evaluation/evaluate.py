@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qkv.metrics import Score, check_names, compute_for_pairs
+from qkv.metrics import METRICS, Score, compute_for_pairs
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.translator import Translator
 
@@ -45,7 +45,7 @@ def evaluate(
     Raises:
         UserError: if the pairs cannot be read or a metric is unknown.
     """
-    check_names(metrics)
+    METRICS.check(*metrics)
     pairs = list(read_pairs(files))
     sources = list(dict.fromkeys(pair.source for pair in pairs))
     outputs = translator.translate(sources, beam=beam, length_penalty=length_penalty, progress=progress)

@@ -10,7 +10,7 @@ from qkv.metrics.contract import Metric, Score
 from qkv.registry import Registry
 from qkv.text.corpus import group_references
 
-__all__ = ["METRICS", "Metric", "Score", "check_names", "compute", "compute_for_pairs"]
+__all__ = ["METRICS", "Metric", "Score", "compute", "compute_for_pairs"]
 
 METRICS: Registry[Metric] = Registry(
     "metric",
@@ -48,16 +48,6 @@ def compute_for_pairs(
     return scores
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Refuse an unknown metric, before hours are spent on what is to be measured.
-
-    Raises:
-        UserError: a name is not in `METRICS`.
-    """
-    for name in names:
-        METRICS.check(name)
-
-
 def compute(
     names: Sequence[str],
     hypotheses: Sequence[str],
@@ -71,5 +61,5 @@ def compute(
         ValueError: there is nothing to score, or the references do not match the hypotheses; or a metric wants the
             sources, and there are none.
     """
-    check_names(names)
+    METRICS.check(*names)
     return {name: replace(METRICS[name](hypotheses, references, sources), name=name) for name in names}

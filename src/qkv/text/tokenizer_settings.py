@@ -1,6 +1,6 @@
 """What a recipe says about the tokenizers; `qkv.text.tokenizer` learns them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,7 +45,7 @@ class TokenizerSettings(Section):
 
     @model_validator(mode="after")
     def _fit_together(self) -> "TokenizerSettings":
-        if self.joint and (self.source or self.target):
+        if self.joint and (_said(self.source) or _said(self.target)):
             raise ValueError("settings for one side need joint: false")
         kinds = [self.kind] if self.joint else [self.side("source").kind, self.side("target").kind]
         if self.sampling > 0.0 and set(kinds) <= {*UNAMBIGUOUS}:
@@ -54,7 +54,9 @@ class TokenizerSettings(Section):
 
     def side(self, name: Literal["source", "target"]) -> "TokenizerSettings":
         """What the tokenizer of one side is learnt with, its own values filled in."""
-        side: SideSettings | None = getattr(self, name)
-        own = {} if side is None else side.model_dump(exclude_none=True)
         # One tokenizer, so "joint"; and sampling plays no part in learning.
-        return self.changed(joint=True, sampling=0.0, source=None, target=None, **own)
+        return self.changed(joint=True, sampling=0.0, source=None, target=None, **_said(getattr(self, name)))
+
+
+def _said(side: SideSettings | None) -> dict[str, Any]:
+    return {} if side is None else side.model_dump(exclude_none=True)
