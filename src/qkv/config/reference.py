@@ -62,7 +62,7 @@ def _options(architecture: Architecture, indent: str) -> Iterator[str]:
     meanings, types = attributes(architecture.config), get_type_hints(architecture.config)
     for option in fields(architecture.config):
         if option.name in architecture.option_names():
-            meaning = _with_choices(meanings[option.name].rstrip("."), _choices(types[option.name]))
+            meaning = _with_choices(meanings.get(option.name, "").rstrip("."), _choices(types[option.name]))
             yield from _entry(option.name, meaning, option.default, indent)
 
 
