@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from qkv.decoding.engines.registry import ENGINES, PRECISIONS
 from qkv.decoding.options import SearchDefaults, SearchOptions
 from qkv.metrics import METRICS
 from qkv.nn.architectures import ARCHITECTURES
@@ -122,10 +123,12 @@ class DecodingConfig(SearchDefaults):
     """How outputs are searched for, unless the command line says otherwise."""
 
     batch_tokens: int = Field(8192, ge=1, description="source tokens × beam decoded together, at most")
-    engine: Literal["torch", "ctranslate2"] = Field(
-        "torch", description="what decodes: this library, or CTranslate2 (Transformers only; its own package)"
+    engine: Annotated[str, OneOf("engine", ENGINES)] = Field(
+        "auto",
+        description="what decodes: this library, or CTranslate2 (Transformers only; its own package); "
+        "auto: CTranslate2 on a CPU if it is there and agrees with the model",
     )
-    precision: Literal["float32", "bf16", "fp16", "int8"] = Field(
+    precision: Annotated[str, OneOf("precision", PRECISIONS)] = Field(
         "float32",
         description="of matrix products while decoding; int8: on a CPU, quicker; bf16: slow on a CPU without it",
     )
