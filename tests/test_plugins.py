@@ -43,7 +43,7 @@ MODELS = '''
 from dataclasses import dataclass
 from torch import nn
 from qkv.nn.architectures import Architecture
-from qkv.nn.seq2seq import CountingState, Memory, Seq2Seq
+from qkv.nn.seq2seq import CountingCache, Memory, Seq2Seq
 
 @dataclass(frozen=True)
 class BagConfig:
@@ -62,7 +62,7 @@ class BagConfig:
     tie: str = "none"
     longest = None
 
-class BagState(CountingState):
+class BagCache(CountingCache):
     def reorder(self, rows):
         self.rows = len(rows)
 
@@ -77,12 +77,12 @@ class Bag(Seq2Seq):
         return Memory(self.source(source), source_mask)
 
     def start(self, memory):
-        return BagState(len(memory.states))
+        return BagCache(len(memory.states))
 
-    def decode(self, target, memory, state=None, record=None):
+    def decode(self, target, memory, cache=None, record=None):
         states = memory.states if memory.mask is None else memory.states * memory.mask[:, :, None]
-        if state is not None:
-            state.advance(target.shape[1])
+        if cache is not None:
+            cache.advance(target.shape[1])
         return self.target(target) + states.mean(1, keepdim=True).repeat_interleave(len(target) // len(states), 0)
 
 BAG = Architecture(BagConfig, Bag, presets={"wide": {"d_model": 16}})
