@@ -97,6 +97,7 @@ tokenizer: {{kind: char}}
 model: {{architecture: bag, preset: wide}}
 training: {{steps: 2}}
 validation: {{metric: backwards}}
+decoding: {{engine: torch}}
 evaluation: {{metrics: [backwards, cer]}}
 """
 PAIRS = "ab = ba\nabc = cba\nba = ab\n"
