@@ -56,32 +56,15 @@ class Tokenizer:
         self._samplers: dict[float, UnigramSampler | BpeSampler] = {}
 
     @classmethod
-    def learn(
-        cls,
-        lines: Iterable[str],
-        path: str | Path,
-        *,
-        kind: str,
-        vocab_size: int,
-        character_coverage: float = 1.0,
-        normalization: str = "identity",
-        seed: int = 0,
-    ) -> "Tokenizer":
+    def learn(cls, lines: Sequence[str], path: str | Path, settings: TokenizerSettings) -> "Tokenizer":
         """Learn a model from lines of text; write it to `path`, and its settings to settings.json beside it.
 
-        At most `LEARN_FROM` lines and `LEARN_FROM_CHARACTERS` are used, drawn at random by `seed`. If the text does
-        not hold `vocab_size` different pieces, the vocabulary is as large as it can be.
+        If the text does not hold `vocab_size` different pieces, the vocabulary is as large as it can be.
 
         Raises:
             UserError: there is no text in the lines, or vocab_size is smaller than the number of characters.
         """
-        settings = TokenizerSettings(
-            kind=kind, vocab_size=vocab_size, normalization=normalization, character_coverage=character_coverage
-        )
-        return cls._learn(_sample(lines, len, seed), Path(path), settings)
-
-    @classmethod
-    def _learn(cls, lines: list[str], path: Path, settings: TokenizerSettings) -> "Tokenizer":
+        path = Path(path)
         model = _train(lines, settings)
         write_bytes(path, model)
         entry = {name: getattr(settings, name) for name in SideSettings.key_names()}
@@ -176,6 +159,8 @@ class Tokenizers:
     ) -> "Tokenizers":
         """Learn from pairs, in one pass over them, and write joint.model, or source.model and target.model.
 
+        At most `LEARN_FROM` pairs and `LEARN_FROM_CHARACTERS` are used, drawn at random by `seed`.
+
         Raises:
             UserError: see `Tokenizer.learn`.
         """
@@ -184,11 +169,11 @@ class Tokenizers:
         sources, targets = [pair[0] for pair in sample], [pair[1] for pair in sample]
         (directory / "settings.json").unlink(missing_ok=True)  # without it, nothing half-written is loaded
         if settings.joint:
-            joint = Tokenizer._learn(sources + targets, directory / "joint.model", settings)
+            joint = Tokenizer.learn(sources + targets, directory / "joint.model", settings)
             return cls(joint, joint)
         return cls(
-            Tokenizer._learn(sources, directory / "source.model", settings.side("source")),
-            Tokenizer._learn(targets, directory / "target.model", settings.side("target")),
+            Tokenizer.learn(sources, directory / "source.model", settings.side("source")),
+            Tokenizer.learn(targets, directory / "target.model", settings.side("target")),
         )
 
     @classmethod
@@ -227,7 +212,7 @@ def _sample(items: Iterable[Item], characters: Callable[[Item], int], seed: int)
     return [item for _, _, item in kept]
 
 
-def _train(lines: list[str], settings: TokenizerSettings) -> bytes:
+def _train(lines: Sequence[str], settings: TokenizerSettings) -> bytes:
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise UserError("tokenizer: there is no text to learn from; every line is empty")
