@@ -338,13 +338,9 @@ def load(
 
 
 @contextmanager
-def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int], None]]:
+def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int], object]]:
     """A bar on stderr, moved on by calling what is yielded; none if `show` is false or no terminal is there."""
     from tqdm import tqdm
 
     with tqdm(total=total, unit=" lines", disable=None if show else True) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        yield advance
+        yield bar.update
