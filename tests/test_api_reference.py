@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "qkv"
 
@@ -43,14 +41,6 @@ def build(directory, *options, path=ROOT / "src"):
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("reference")
-    built = build(directory)
-    assert (built.returncode, built.stderr) == (0, "")
-    return directory
-
-
 def public():
     """Each module with the names of its `__all__`; of qkv's own, without importing anything."""
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -60,19 +50,18 @@ def public():
                 yield module, ast.literal_eval(node.value)
 
 
-def test_every_public_name_is_explained(reference):
+def test_every_module_and_every_public_name_is_explained(tmp_path):
+    built = build(tmp_path)
+    assert (built.returncode, built.stderr) == (0, "")
+    for path in PACKAGE.rglob("*.py"):
+        module = path.parent if path.stem == "__init__" else path.with_suffix("")
+        if path.stem != "__main__":
+            assert (tmp_path / "qkv" / module.relative_to(PACKAGE)).with_suffix(".html").is_file(), path
     found = dict(public())
     assert {"qkv", "qkv.nn"} <= found.keys()
     for module, names in found.items():
-        page = (reference / f"{module.replace('.', '/')}.html").read_text(encoding="utf-8")
+        page = (tmp_path / f"{module.replace('.', '/')}.html").read_text(encoding="utf-8")
         assert [name for name in names if f'id="{name}"' not in page] == [], module
-
-
-def test_every_module_has_a_page(reference):
-    for path in PACKAGE.rglob("*.py"):
-        page = path.parent if path.stem == "__init__" else path.with_suffix("")
-        if path.stem != "__main__":
-            assert (reference / "qkv" / page.relative_to(PACKAGE)).with_suffix(".html").is_file(), path
 
 
 def test_what_is_wrong_with_a_docstring_is_an_error(tmp_path):
