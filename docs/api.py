@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pdoc
 import pdoc.doc
@@ -31,8 +32,8 @@ def modules(package: str) -> list[str]:
     return [package, *(name for name in names if not name.endswith(".__main__"))]
 
 
-def render(package: str, directory: Path) -> list[str]:
-    """Write a package's reference into a directory.
+def render(package: str, directory: Path, *, source: bool = True) -> list[str]:
+    """Write a package's reference into a directory, with the source beside each docstring, which takes as long again.
 
     Returns:
         All that is wrong with it.
@@ -41,7 +42,8 @@ def render(package: str, directory: Path) -> list[str]:
     for name in getattr(top, "__all__", []):
         if hasattr(top, name):
             setattr(top, name, getattr(top, name))  # qkv's are there once they are asked for; pdoc looks without asking
-    pdoc.render.configure(docformat="google", footer_text=f"{package} {getattr(top, '__version__', '')}")
+    footer = f"{package} {getattr(top, '__version__', '')}"
+    pdoc.render.configure(docformat="google", show_source=source, footer_text=footer)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", module=r"pdoc\.")
@@ -74,7 +76,7 @@ def faults(package: str) -> Iterator[str]:
                         yield f"{part.fullname}: {section} explains {explained}, which does not exist"
 
 
-def parts(of: pdoc.doc.Doc) -> Iterator[pdoc.doc.Doc]:
+def parts(of: pdoc.doc.Doc[Any]) -> Iterator[pdoc.doc.Doc[Any]]:
     """A module or class, and all that stands in it, save what is inherited."""
     yield of
     if isinstance(of, pdoc.doc.Namespace):
@@ -83,7 +85,7 @@ def parts(of: pdoc.doc.Doc) -> Iterator[pdoc.doc.Doc]:
                 yield from parts(member)
 
 
-def known(part: pdoc.doc.Doc, section: str) -> set[str]:
+def known(part: pdoc.doc.Doc[Any], section: str) -> set[str]:
     """What a section of a docstring may explain: parameters, or a class's attributes."""
     if section == "Args":
         return set(inspect.signature(part.obj).parameters)
@@ -96,7 +98,7 @@ def exists(name: str) -> bool:
     module, rest = name, list[str]()
     while True:
         try:
-            found = importlib.import_module(module)
+            found: Any = importlib.import_module(module)
             break
         except ModuleNotFoundError:
             module, _, last = module.rpartition(".")
@@ -113,8 +115,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("directory", type=Path, nargs="?", default=ROOT / "build" / "docs")
     parser.add_argument("--package", default="qkv")
+    parser.add_argument("--no-source", action="store_true", help="docstrings alone: it takes half the time")
     options = parser.parse_args()
-    wrong = render(options.package, options.directory)
+    wrong = render(options.package, options.directory, source=not options.no_source)
     print(*wrong or [f"{options.directory}/index.html"], sep="\n", file=sys.stderr if wrong else sys.stdout)
     return int(bool(wrong))
 
