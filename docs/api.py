@@ -20,6 +20,8 @@ import pdoc.doc
 import pdoc.extract
 import pdoc.render
 
+from qkv.registry import Registry
+
 ROOT = Path(__file__).parents[1]
 SECTION = re.compile(r"^(Args|Attributes):\n((?:[ ]{4}.*\n|\n)+)", re.MULTILINE)
 EXPLAINED = re.compile(r"^ {4}\*{0,2}(\w+)(?: \(.*?\))?:", re.MULTILINE)
@@ -65,10 +67,12 @@ def specifications(package: str) -> list[str]:
 def faults(package: str) -> Iterator[str]:
     """What pdoc does not look for: docstrings that speak of what is not there."""
     mentions = re.compile(rf"`({package}(?:\.\w+)+)(?:\(\))?`")
-    for name in modules(package):
-        for part in parts(pdoc.doc.Module(importlib.import_module(name))):
+    found = [importlib.import_module(name) for name in modules(package)]
+    groups = {value.group for module in found for value in vars(module).values() if isinstance(value, Registry)}
+    for module in found:
+        for part in parts(pdoc.doc.Module(module)):
             for mentioned in mentions.findall(part.docstring):
-                if not exists(mentioned):
+                if not exists(mentioned) and mentioned not in groups:  # an entry point's group looks like a module
                     yield f"{part.fullname}: there is no {mentioned}"
             for section, text in SECTION.findall(part.docstring + "\n"):
                 for explained in EXPLAINED.findall(text):

@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "qkv"
 
 TOY = '''
-"""Speaks of `toy.gone`, and of `toy.here`, which exists."""
+"""Speaks of `toy.gone`, of `toy.here`, which exists, and of `toy.metrics`, a group of entry points."""
+
+from qkv.registry import Registry
 
 __all__ = ["here", "lost"]
 
@@ -21,6 +23,8 @@ def here(there: "Nowhere"):
         there: is one.
         elsewhere: is none.
     """
+
+METRICS = Registry("metric", {}, group="toy.metrics")
 
 class Thing:
     """Has little.
@@ -78,5 +82,5 @@ def test_what_is_wrong_with_a_docstring_is_an_error(tmp_path):
         "toy.thing.Thing: Attributes explains missing, which does not exist",
     ):
         assert fault in built.stderr
-    for sound in ("toy.here,", "explains there", "explains mine"):
+    for sound in ("no toy.here", "no toy.metrics", "explains there", "explains mine"):
         assert sound not in built.stderr
