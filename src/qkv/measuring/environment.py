@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +37,23 @@ class Environment:
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             threads=torch.get_num_threads(),
         )
+
+
+@contextmanager
+def threads(count: int | None = None) -> Iterator[None]:
+    """Within the block torch computes with so many threads (None: as many as before); after it with as many as before.
+
+    A measurement, or a training, that sets the number for itself does not set it for what comes next.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def now() -> str:

@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from qkv.decoding.beam import beam_search
-from qkv.decoding.beam_tree import BeamRecord
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.scoring import next_tokens
 from qkv.errors import UserError
 from qkv.inspection.ablation import Head, head_counts, heads_off
 from qkv.inspection.attribution import METHODS, attribution_scores
+from qkv.inspection.forced import record_pairs, with_end
 from qkv.inspection.shapes import shapes_of_model
-from qkv.nn.seq2seq import AttentionRecord
 from qkv.translator import Translator
 
 LONGEST = 256  # tokens of a source or prefix: maps grow with the square of it
@@ -66,34 +62,43 @@ class Subject:
             off: heads that are switched off.
             show: which of the n best to look at; the last one if there are fewer.
 
+        Returns:
+            Plain data. `note` says in a line where the engine that translates could not do all of this, or is None.
+
         Raises:
             UserError: if the text is blank or too long, the prefix cannot be, or a head does not exist.
         """
-        ids = self._source_ids(source)
-        prefix_ids = self._prefix_ids(prefix)
-        with self._lock, torch.inference_mode():
+        ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
+        with self._lock:
             with heads_off(self.translator.model, off):
-                found, record = self._search(ids, options, prefix_ids)
+                recorded, tree = self.translator.search_recorded(ids, options, prefix_ids)
+                found = self._by_engine(ids, options, prefix_ids, off) or recorded
                 chosen = found[min(show, len(found) - 1)]
-                looked_at = self._look(ids, chosen)
+                output = with_end(self.translator, chosen)
+                [seen] = record_pairs(self.translator, [(ids, output)], candidates=CANDIDATES)
             intact = None
             if off:
-                [best, *_], _ = self._search(ids, replace(options, n_best=1), prefix_ids)
+                [best, *_], _ = self.translator.search_recorded(ids, replace(options, n_best=1), prefix_ids)
                 intact = self._output(best)
-        tree = record.trees[0]
-        output = self._with_end(chosen)
         return {
             "source": self._tokens(ids, source=True),
             "prefix": self._tokens(prefix_ids),
             "n_best": [self._output(hypothesis) for hypothesis in found],
             "shown": found.index(chosen),
             "intact": intact,
+            "note": self._note(whole=found is recorded),
             "tree": {
                 "reason": tree.reason,
                 "path": tree.path(output),
                 "candidates": [asdict(candidate) | self._token(candidate.token) for candidate in tree.candidates],
             },
-            **looked_at,
+            "read": self._tokens(self._read(output)),
+            "target": self._tokens(output),
+            "log_probabilities": seen.log_probabilities,
+            "candidates": [
+                [self._token(token) | {"log_probability": value} for token, value in row] for row in seen.candidates
+            ],
+            "maps": {kind: _packed(weights) for kind, weights in seen.attention.items()},
         }
 
     def attribute(
@@ -126,8 +131,7 @@ class Subject:
             raise UserError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
         ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
         with self._lock, heads_off(self.translator.model, off):
-            found, _ = self._search(ids, options, prefix_ids)
-            output = self._with_end(found[min(show, len(found) - 1)])
+            output = self._shown(ids, options, prefix_ids, off, show)
             scores = attribution_scores(self.translator, ids, output, method)
         return {
             "method": method,
@@ -152,8 +156,7 @@ class Subject:
         """
         ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
         with self._lock, heads_off(self.translator.model, off):
-            found, _ = self._search(ids, options, prefix_ids)
-            read = self._read(self._with_end(found[min(show, len(found) - 1)]))
+            read = self._read(self._shown(ids, options, prefix_ids, off, show))
             analysis = shapes_of_model(
                 self.translator.model,
                 ids,
@@ -164,50 +167,31 @@ class Subject:
             )
         return analysis.folded().to_data()
 
-    def _search(
-        self, ids: list[int], options: SearchOptions, prefix: Sequence[int]
-    ) -> tuple[list[Hypothesis], BeamRecord]:
-        target, record = self.translator.tokenizers.target, BeamRecord(options)
-        try:
-            [found] = beam_search(
-                self.translator.model,
-                torch.tensor([ids], device=self.translator.device),
-                bos=target.bos,
-                eos=target.eos,
-                pad=target.pad,
-                options=options,
-                prefix=prefix,
-                record=record,
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        return found, record
+    def _by_engine(
+        self, ids: list[int], options: SearchOptions, prefix: list[int], off: Sequence[Head]
+    ) -> list[Hypothesis] | None:
+        """What the translator's own engine finds; None where that is the model itself, or cannot do what is asked."""
+        engine = self.translator.engine
+        if engine.exact or off or (prefix and "prefix" in engine.lacks):
+            return None
+        [found] = self.translator.search([ids], options, prefixes=[prefix] if prefix else None)
+        return found
 
-    def _look(self, ids: list[int], hypothesis: Hypothesis) -> dict[str, Any]:
-        """A forced pass along an output: maps, and the candidates at each position."""
-        model, record = self.translator.model, AttentionRecord()
-        output = self._with_end(hypothesis)
-        read = self._read(output)
-        device = self.translator.device
-        memory = model.encode(torch.tensor([ids], device=device), None, record)
-        hidden = model.decode(torch.tensor([read], device=device), memory, None, record)[0]
-        values, tokens = next_tokens(model, hidden, CANDIDATES)
-        own = model.project(hidden).log_softmax(dim=-1).gather(1, torch.tensor(output, device=device)[:, None])
-        rows = zip(values.tolist(), tokens.tolist(), strict=True)
-        return {
-            "read": self._tokens(read),
-            "target": self._tokens(output),
-            "log_probabilities": own[:, 0].tolist(),
-            "candidates": [
-                [self._token(token) | {"log_probability": value} for value, token in zip(*row, strict=True)]
-                for row in rows
-            ],
-            "maps": {
-                kind: _packed(torch.stack([weights[0] for weights in layers]))
-                for kind, layers in asdict(record).items()
-                if layers
-            },
-        }
+    def _note(self, *, whole: bool) -> str | None:
+        engine, reference = self.translator.engine, self.translator.reference
+        if engine.exact:
+            return None
+        if whole:
+            return f"Searched by {reference.title}: {engine.title}, which translates otherwise, cannot do this."
+        return f"Translated by {engine.title}; tree, probabilities and maps are those of {reference.title}."
+
+    def _shown(
+        self, ids: list[int], options: SearchOptions, prefix: list[int], off: Sequence[Head], show: int
+    ) -> list[int]:
+        found = self._by_engine(ids, options, prefix, off)
+        if found is None:
+            found, _ = self.translator.search_recorded(ids, options, prefix)
+        return with_end(self.translator, found[min(show, len(found) - 1)])
 
     def _source_ids(self, source: str) -> list[int]:
         if not source.strip():
@@ -226,9 +210,6 @@ class Subject:
         limit = min(LONGEST, self.translator.model.longest or LONGEST)
         if len(ids) > limit:
             raise UserError(f"the {name} has {len(ids)} tokens; at most {limit} can be shown")
-
-    def _with_end(self, hypothesis: Hypothesis) -> list[int]:
-        return hypothesis.tokens + [self.translator.tokenizers.target.eos] * hypothesis.finished
 
     def _read(self, output: Sequence[int]) -> list[int]:
         """What the decoder reads to predict an output."""
@@ -253,7 +234,7 @@ class Subject:
         return {"token": token, "piece": target.pieces([token])[0], "special": special}
 
 
-def _packed(weights: Tensor) -> dict[str, Any]:
+def _packed(weights: np.ndarray) -> dict[str, Any]:
     """Weights as shape and 16-bit numbers (1 is 65,535; little-endian): a third of what they take as text."""
-    numbers = (weights.float() * 65535).round().cpu().numpy().astype("<u2")
+    numbers = (weights * 65535).round().astype("<u2")
     return {"shape": list(weights.shape), "data": base64.b64encode(numbers.tobytes()).decode("ascii")}

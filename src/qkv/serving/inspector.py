@@ -33,12 +33,12 @@ _log = logging.getLogger(__name__)
 
 
 class HeadInQuestion(BaseModel):
-    """A head; layers and heads count from 0."""
+    """A head; layers and heads count from 1."""
 
     model_config = ConfigDict(extra="forbid")
     kind: Literal["encoder", "decoder", "cross"]
-    layer: int = Field(ge=0)
-    head: int = Field(ge=0)
+    layer: int = Field(ge=1)
+    head: int = Field(ge=1)
 
 
 class Question(BaseModel):
