@@ -15,7 +15,7 @@ def test_markdown_is_padded_and_no_text_ends_a_cell():
     assert len({len(line) for line in lines}) == 1
     assert [line.count("|") - line.count(r"\|") for line in lines] == [4] * 5
     assert re.fullmatch(r"\| -+ \| -+: \| -+: \|", lines[1])
-    assert lines[2] == r"| a\|b       |     1 | no time |"
+    assert lines[2] == r"| a\|b           |     1 | no time |"
 
 
 def test_what_is_too_wide_to_be_read_is_not_padded():
