@@ -22,7 +22,7 @@ from qkv.config.schema import Config
 from qkv.devices import pick_device
 from qkv.errors import UserError
 from qkv.files import new_directory, write_json, write_text
-from qkv.measuring.environment import Environment, now, threads
+from qkv.measuring.environment import Environment, now, undisturbed
 from qkv.metrics.metrics import check_names
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files, prepare, training_corpus, validation_corpus
@@ -88,7 +88,7 @@ def compare(
         for number, variant in enumerate(variants, start=1):
             if progress:
                 tqdm.write(f"{number} of {len(variants)}: {variant.name}", file=sys.stderr)
-            with threads(variant.config.threads):
+            with undisturbed(variant.config.threads):
                 row = _row(variant, variants, metrics, beam, progress)
             environment = Environment.here(comparison.environment.device)
             comparison = replace(comparison, rows=[*comparison.rows, row], environment=environment, date=now())

@@ -13,9 +13,10 @@ from typing import TypeVar
 import torch
 
 from qkv.config.schema import TrainingConfig
+from qkv.decoding.engines.registry import ENGINES
 from qkv.devices import Precision
 from qkv.errors import UserError
-from qkv.measuring.environment import Environment, threads
+from qkv.measuring.environment import Environment, undisturbed
 from qkv.measuring.rates import Benchmark, DecodingRate, TrainingRate
 from qkv.measuring.training_step import TrainingStep
 from qkv.nn.seq2seq import Seq2Seq
@@ -27,7 +28,8 @@ from qkv.text.encoded import write_encoded
 from qkv.text.tokenizer import Tokenizers
 from qkv.translator import Translator, load
 
-ENGINES = ("torch", "ctranslate2")
+MEASURED = tuple(name for name in ENGINES if name != "auto")
+"""Engines that are measured: auto is one of them."""
 PRECISIONS = ("float32", "bf16", "int8")
 
 Item = TypeVar("Item")
@@ -43,7 +45,7 @@ def benchmark(
     files: PairFiles | None = None,
     checkpoint: str | Path | None = None,
     device: str = "auto",
-    engines: Sequence[str] = ENGINES,
+    engines: Sequence[str] = MEASURED,
     beam: int | None = None,
     seconds: float = 60.0,
     progress: bool = False,
@@ -90,7 +92,7 @@ def benchmark(
                 left_out.append(f"training {precision}: {error}")
         for engine, name in engines_and_precisions:
             advance(f"{engine} {name}")
-            with threads():
+            with undisturbed():
                 try:
                     translator = load(run, checkpoint=path, device=device, engine=engine, precision=name)
                 except UserError as error:
@@ -118,7 +120,7 @@ def benchmark(
 
 def _training_rate(model: Seq2Seq, batches: Sequence[Batch], settings: TrainingConfig, seconds: float) -> TrainingRate:
     device = next(model.parameters()).device
-    with closing(TrainingStep(model, settings)) as step:
+    with undisturbed(), closing(TrainingStep(model, settings)) as step:
 
         def time_of(batch: Batch) -> float:
             return _seconds(lambda: step([batch]), device)

@@ -40,20 +40,22 @@ class Environment:
 
 
 @contextmanager
-def threads(count: int | None = None) -> Iterator[None]:
-    """Within the block torch computes with so many threads (None: as many as before); after it with as many as before.
+def undisturbed(threads: int | None = None) -> Iterator[None]:
+    """Whatever a measurement, or a training, does to torch's threads and chance: after the block both are as before.
 
-    A measurement, or a training, that sets the number for itself does not set it for what comes next.
+    Args:
+        threads: that torch computes with in the block; by default as many as before it.
     """
     import torch
 
     before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(count)
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def now() -> str:

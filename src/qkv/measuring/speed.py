@@ -10,9 +10,11 @@ from typing import TypeVar
 import torch
 
 from qkv.config.schema import TrainingConfig
+from qkv.decoding.engines.contract import title
 from qkv.decoding.hypothesis import SearchOptions
 from qkv.decoding.ranking import best_token
 from qkv.decoding.steps import Progress
+from qkv.measuring.environment import undisturbed
 from qkv.measuring.training_step import TrainingStep
 from qkv.text.batches import Batch
 from qkv.translator import Translator
@@ -83,7 +85,7 @@ def times_by_length(translator: Translator, settings: TrainingConfig, *, lengths
         tokenizer.vocab_size for tokenizer in (translator.tokenizers.source, translator.tokenizers.target)
     )
     found = []
-    with closing(TrainingStep(translator.model, settings)) as step:
+    with undisturbed(), closing(TrainingStep(translator.model, settings)) as step:
         for length in lengths:
             if longest is not None and length > longest:
                 continue
@@ -112,7 +114,7 @@ def decoding_speed(translator: Translator, sources: Sequence[str], beam: int) ->
     _wait_for(translator.device)
     seconds = time.perf_counter() - began
     tokens = sum(len(best[0].tokens) for best in found)
-    return DecodingSpeed(translator.engine.title, len(chosen), beam, seconds, len(chosen) / seconds, tokens / seconds)
+    return DecodingSpeed(title(translator.engine), len(chosen), beam, seconds, len(chosen) / seconds, tokens / seconds)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qkv.decoding.engines.contract import title
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.errors import UserError
 from qkv.inspection.ablation import Head, head_counts, heads_off
@@ -182,8 +183,8 @@ class Subject:
         if engine.exact:
             return None
         if whole:
-            return f"Searched by {reference.title}: {engine.title}, which translates otherwise, cannot do this."
-        return f"Translated by {engine.title}; tree, probabilities and maps are those of {reference.title}."
+            return f"Searched by {title(reference)}: {title(engine)}, which translates otherwise, cannot do this."
+        return f"Translated by {title(engine)}; tree, probabilities and maps are those of {title(reference)}."
 
     def _shown(
         self, ids: list[int], options: SearchOptions, prefix: list[int], off: Sequence[Head], show: int
