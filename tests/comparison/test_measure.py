@@ -79,6 +79,10 @@ def test_curves_come_from_the_records(tmp_path):
     ]
     records.append({"event": "validation", "step": 3, "seconds": 35.0, "loss": 2.0, "bleu": 5.0})
     records.append({"event": "validation", "step": 8, "seconds": 120.0, "loss": 1.0, "bleu": 7.0})
+    records.append({"event": "validation", "step": 9, "seconds": 120.0, "loss": None, "bleu": None})
+    records.append(
+        {"event": "train", "step": 9, "seconds": 1.0, "target_tokens": 9, "nll": None, "tokens_per_second": 30.0}
+    )
     run.metrics_path.write_text("".join(json.dumps(record) + "\n" for record in records))
     found = how_it_learnt(run)
     assert found["tokens_per_second"] == 30.0, "the median: a slow report does not count for much"

@@ -44,6 +44,20 @@ def test_the_translation_and_the_n_best_are_those_of_the_library(page, translato
         assert float(log_probability.replace("−", "-")) == pytest.approx(found.log_probability, abs=6e-4)
 
 
+def test_where_another_engine_translates_the_page_names_both(run, served, open_page):
+    from qkv.serving.examination import Subject
+
+    whole, small = (qkv.load(run, engine="torch", precision=precision) for precision in ("float32", "int8"))
+    with served(Subject("float32", whole), Subject("int8", small)) as address:
+        page = open_page(address)
+        page.translate(WORD)
+        assert page.locator(".translation").all_inner_texts() == [whole.translate(WORD), small.translate(WORD)]
+        notes = page.locator(".engines")
+        assert [notes.nth(number).is_visible() for number in (0, 1)] == [False, True]
+        said = notes.nth(1).inner_text()
+        assert said == "Translated by torch int8; tree, probabilities and maps are those of torch float32."
+
+
 def test_one_of_the_n_best_is_shown_everywhere(page):
     page.locator(".n-best button").nth(2).click()
     page.settle()
