@@ -39,6 +39,7 @@ def recipe(data):
             "training": {"steps": 6, "report_every": 2, "warmup_steps": 2},
             "validation": {"every": 3, "samples": 2, "metric": "chrf"},
             "evaluation": {"metrics": ["chrf", "exact_match"]},
+            "decoding": {"engine": "torch"},
         }
         for section, values in changes.items():
             sections[section] = sections[section] | values

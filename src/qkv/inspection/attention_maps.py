@@ -5,7 +5,6 @@ That is what the search itself has seen step by step, as each step depends on th
 """
 
 import io
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qkv.errors import UserError
-from qkv.files import write_bytes, write_text
+from qkv.files import to_json, write_bytes, write_text
 from qkv.inspection.forced import KINDS, as_translator, led_along, record_pairs
 from qkv.pages.escaping import in_html
 from qkv.pages.frame import page
@@ -108,7 +107,7 @@ class Inspection:
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         content["n_best"] = [asdict(translation) for translation in self.n_best]
         content["attention"] = {kind: weights.tolist() for kind, weights in self.attention.items()}
-        return json.dumps(content, ensure_ascii=False)
+        return to_json(content)
 
     def to_npz(self, path: str | Path) -> None:
         """Write all of it as named NumPy arrays: the kinds of attention, and the pieces on their axes.
