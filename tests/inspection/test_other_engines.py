@@ -8,7 +8,7 @@ from qkv.inspection.ablation import Head
 from qkv.inspection.attention_maps import attention_maps
 from qkv.inspection.attribution import attribute
 from qkv.inspection.shapes import shapes
-from qkv.serving.examination import Subject
+from qkv.serving.examination import Look, Subject
 from qkv.translator import Translator
 
 SOURCE, OUTPUT = "abba cad", "DAB"
@@ -63,17 +63,17 @@ def test_the_inspector_shows_the_translation_and_names_both_engines(pair):
     translator, plain = pair()
     subject, model = Subject("one", translator), Subject("two", plain)
     options = translator.search_options(3, None, n_best=2)
-    answer = subject.examine(SOURCE, options=options)
+    answer = subject.examine(Look(SOURCE, options))
     assert [found["text"] for found in answer["n_best"]] == [OUTPUT, OUTPUT[0]]
     assert "".join(one["piece"] for one in answer["target"][:-1]) == OUTPUT
     assert "stubborn int8" in answer["note"]
     assert "torch float32" in answer["note"]
-    own = model.examine(SOURCE, options=options)
+    own = model.examine(Look(SOURCE, options))
     assert own["note"] is None
     assert answer["tree"]["candidates"] == own["tree"]["candidates"], "a search that can be looked at is torch's"
-    for what in (subject.attribute(SOURCE, method="gradient", options=options)["target"], answer["target"]):
+    for what in (subject.attribute(Look(SOURCE, options), "gradient")["target"], answer["target"]):
         assert "".join(one["piece"] for one in what[:-1]) == OUTPUT
-    assert subject.shapes(SOURCE, options=options)["target_tokens"] == ["<s>", *OUTPUT]
+    assert subject.shapes(Look(SOURCE, options))["target_tokens"] == ["<s>", *OUTPUT]
 
 
 @pytest.mark.parametrize("lacks", [(), ("prefix",)])
@@ -83,7 +83,7 @@ def test_what_the_engine_cannot_do_is_torchs_and_said(pair, lacks):
     options = translator.search_options(3, None, n_best=2)
     off = {"off": [Head("cross", 1, 1)]}
     for asked, able in ((off, False), ({"prefix": "DA"}, not lacks)):
-        answer, own = (one.examine(SOURCE, options=options, **asked) for one in (subject, model))
+        answer, own = (one.examine(Look(SOURCE, options, **asked)) for one in (subject, model))
         if able:
             assert answer["n_best"][0]["text"] == OUTPUT
             (prefix,) = translator.engine.requests[-1].prefixes
@@ -98,7 +98,7 @@ def test_probabilities_are_of_float32_at_least(make_translator):
     translator = make_translator()
     translator.model.to(torch.bfloat16)
     subject = Subject("one", translator)
-    answer = subject.examine(SOURCE, options=translator.options)
+    answer = subject.examine(Look(SOURCE, translator.options))
     rows = [[one["log_probability"] for one in row] for row in answer["candidates"]]
     for row in (*rows, answer["log_probabilities"]):
         values = torch.tensor(row, dtype=torch.float64)

@@ -12,6 +12,7 @@ from qkv.config.schema import TrainingConfig
 from qkv.errors import UserError
 from qkv.experiment.experiment import train
 from qkv.measuring import benchmark as benchmark_module
+from qkv.measuring import environment as environment_module
 from qkv.measuring.benchmark import (
     _decoding_rate,
     _spread,
@@ -74,7 +75,8 @@ class TestCounting:
                 return self.now
 
         clock = Clock()
-        monkeypatch.setattr(benchmark_module, "time", clock)
+        for module in (benchmark_module, environment_module):
+            monkeypatch.setattr(module, "time", clock)
         return clock
 
     def test_decoding(self, clock):

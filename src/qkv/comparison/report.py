@@ -19,34 +19,28 @@ class Comparison(Results):
 
     def to_markdown(self) -> str:
         """The tables."""
-        return to_markdown(self)
+        parts = [f"# {in_markdown(self._title)}", *(table.to_markdown() for table in tables.all_tables(self))]
+        parts.append("\n".join(f"- {in_markdown(note)}" for note in notes(self)))
+        if self.command:
+            parts.append("\n".join(f"    {line}" for line in self.command.splitlines()))
+        return "\n\n".join(parts) + "\n"
 
     def to_html(self) -> str:
         """One page with tables and charts that needs nothing beside itself."""
-        return to_html(self)
+        from markupsafe import Markup
 
+        return render(
+            "qkv.comparison/compare.html.jinja",
+            title=self._title,
+            comparison=self,
+            tables=tables.all_tables(self),
+            charts=[Markup(chart) for chart in charts(self)],
+            notes=notes(self),
+        )
 
-def to_markdown(comparison: Results) -> str:
-    """The comparison as Markdown."""
-    parts = [f"# {in_markdown(_title(comparison))}", *(t.to_markdown() for t in tables.all_tables(comparison))]
-    parts += ["\n".join(f"- {in_markdown(note)}" for note in notes(comparison))]
-    if comparison.command:
-        parts.append("\n".join(f"    {line}" for line in comparison.command.splitlines()))
-    return "\n\n".join(parts) + "\n"
-
-
-def to_html(comparison: Results) -> str:
-    """The comparison as a page: no script, no request to any host, readable on a telephone, light and dark."""
-    from markupsafe import Markup
-
-    return render(
-        "qkv.comparison/compare.html.jinja",
-        title=_title(comparison),
-        comparison=comparison,
-        tables=tables.all_tables(comparison),
-        charts=[Markup(chart) for chart in charts(comparison)],
-        notes=notes(comparison),
-    )
+    @property
+    def _title(self) -> str:
+        return f"Comparison: {', '.join(self.vary)}"
 
 
 def notes(comparison: Results) -> list[str]:
@@ -66,10 +60,6 @@ def _spoken(environment: Environment) -> str:
         f"qkv {environment.qkv}, torch {environment.torch}, Python {environment.python} on {environment.hardware} "
         f"({environment.device}, {counted(environment.cores, 'core')}, {counted(environment.threads, 'thread')})"
     )
-
-
-def _title(comparison: Results) -> str:
-    return f"Comparison: {', '.join(comparison.vary)}"
 
 
 # Charts

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,6 @@ _MOST_OUTPUTS = 10
 _KINDS = {"cross": "from target to source", "encoder": "within the source", "decoder": "within the target"}
 
 Rows = list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image inside the page: its data URI, and in words what it shows."""
-
-    address: str
-    description: str
 
 
 def write_report(
@@ -209,8 +200,8 @@ def _some_source(config: Config, metrics: Sequence[Mapping[str, Any]]) -> str | 
     return next((source for source in sources if source.strip()), None)
 
 
-def _picture(translator: Translator, source: str | None) -> Picture | None:
-    """All heads of one kind; None if the model has no attention, or there is nothing to read."""
+def _picture(translator: Translator, source: str | None) -> dict[str, str] | None:
+    """All heads of one kind, as a data URI and in words; None if there is no attention, or nothing to read."""
     if source is None:
         return None
     inspection = attention_maps(translator, source)
@@ -221,4 +212,4 @@ def _picture(translator: Translator, source: str | None) -> Picture | None:
     figure = plots.head_grid(inspection.attention[kind], rows, columns, title=inspection.translation)
     drawing = base64.b64encode(plots.drawn(figure, "svg")).decode("ascii")
     description = f"Attention {_KINDS[kind]}, every layer and head, for: {source} → {inspection.translation}"
-    return Picture(f"data:image/svg+xml;base64,{drawing}", description)
+    return {"address": f"data:image/svg+xml;base64,{drawing}", "description": description}

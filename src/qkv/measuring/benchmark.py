@@ -16,7 +16,7 @@ from qkv.config.schema import TrainingConfig
 from qkv.decoding.engines.registry import ENGINES
 from qkv.devices import Precision
 from qkv.errors import UserError
-from qkv.measuring.environment import Environment, undisturbed
+from qkv.measuring.environment import Environment, seconds_of, undisturbed
 from qkv.measuring.rates import Benchmark, DecodingRate, TrainingRate
 from qkv.measuring.training_step import TrainingStep
 from qkv.nn.seq2seq import Seq2Seq
@@ -123,7 +123,7 @@ def _training_rate(model: Seq2Seq, batches: Sequence[Batch], settings: TrainingC
     with undisturbed(), closing(TrainingStep(model, settings)) as step:
 
         def time_of(batch: Batch) -> float:
-            return _seconds(lambda: step([batch]), device)
+            return seconds_of(lambda: step([batch]), device)
 
         probe = _first_rows(batches[0], 2)
         time_of(probe)
@@ -148,7 +148,7 @@ def _decoding_rate(
     device = translator.device
 
     def time_of(texts: Sequence[str]) -> float:
-        return _seconds(lambda: translator.translate(texts, beam=beam), device)
+        return seconds_of(lambda: translator.translate(texts, beam=beam), device)
 
     time_of(sources[:2])
     reset_peak(device)
@@ -185,14 +185,6 @@ def _spread(items: Sequence[Item], count: int) -> list[Item]:
     chosen = [items[index * len(items) // count] for index in range(count)]
     order = sorted(range(count), key=lambda index: f"{index:032b}"[::-1])
     return [chosen[index] for index in order]
-
-
-def _seconds(function: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
 
 
 # Memory

@@ -1,12 +1,15 @@
-"""Where and with what something was measured."""
+"""Where and with what something was measured, and the clock."""
 
 import os
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,6 @@ class Environment:
     @classmethod
     def here(cls, device: str) -> "Environment":
         """This machine, with torch's present number of threads."""
-        import torch
-
         from qkv import __version__
 
         return cls(
@@ -46,8 +47,6 @@ def undisturbed(threads: int | None = None) -> Iterator[None]:
     Args:
         threads: that torch computes with in the block; by default as many as before it.
     """
-    import torch
-
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
@@ -56,6 +55,16 @@ def undisturbed(threads: int | None = None) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """How long it takes, until the device has done all that was asked of it."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _device: None
+    wait(device)
+    began = time.perf_counter()
+    function()
+    wait(device)
+    return time.perf_counter() - began
 
 
 def now() -> str:

@@ -1,7 +1,6 @@
 """How fast a model is: on made-up sequences of one length, and on real sources."""
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from qkv.decoding.engines.contract import title
 from qkv.decoding.hypothesis import SearchOptions
 from qkv.decoding.ranking import best_token
 from qkv.decoding.steps import Progress
-from qkv.measuring.environment import undisturbed
+from qkv.measuring.environment import seconds_of, undisturbed
 from qkv.measuring.training_step import TrainingStep
 from qkv.text.batches import Batch
-from qkv.translator import Translator
+from qkv.translator import Translation, Translator
 
 LENGTHS = (8, 16, 32, 64, 128)
 """Of made-up sequences, in tokens."""
@@ -108,11 +107,8 @@ def decoding_speed(translator: Translator, sources: Sequence[str], beam: int) ->
     every = max(1, -(-len(sources) // _SOURCES))
     chosen = [source for source in sources[::every] if source.strip()]
     translator.translate(chosen[:8], beam=beam)
-    _wait_for(translator.device)
-    began = time.perf_counter()
-    found = translator.n_best(chosen, 1, beam=beam)
-    _wait_for(translator.device)
-    seconds = time.perf_counter() - began
+    found: list[list[Translation]] = []
+    seconds = seconds_of(lambda: found.extend(translator.n_best(chosen, 1, beam=beam)), translator.device)
     tokens = sum(len(best[0].tokens) for best in found)
     return DecodingSpeed(title(translator.engine), len(chosen), beam, seconds, len(chosen) / seconds, tokens / seconds)
 
@@ -135,14 +131,5 @@ def _median_seconds(prepare: Callable[[], Given], function: Callable[[Given], No
     times: list[float] = []
     while len(times) < 1 + _REPEATS and (len(times) < 3 or sum(times[1:]) < _SECONDS_EACH):
         given = prepare()
-        _wait_for(device)
-        began = time.perf_counter()
-        function(given)
-        _wait_for(device)
-        times.append(time.perf_counter() - began)
+        times.append(seconds_of(lambda: function(given), device))  # noqa: B023
     return statistics.median(times[1:])  # the first was to warm up
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -3,7 +3,7 @@
 import base64
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,25 @@ from qkv.translator import Translator
 
 LONGEST = 256  # tokens of a source or prefix: maps grow with the square of it
 CANDIDATES = 10  # shown for each position
+
+
+@dataclass(frozen=True)
+class Look:
+    """What to look at.
+
+    Attributes:
+        source: the text.
+        options: how to search.
+        prefix: what the output begins with, as text or ids.
+        off: heads that are switched off.
+        show: which of the n best to look closely at; the last one if there are fewer.
+    """
+
+    source: str
+    options: SearchOptions
+    prefix: str | Sequence[int] = ()
+    off: Sequence[Head] = ()
+    show: int = 0
 
 
 class Subject:
@@ -45,23 +64,8 @@ class Subject:
             "methods": list(METHODS),
         }
 
-    def examine(
-        self,
-        source: str,
-        *,
-        options: SearchOptions,
-        prefix: str | Sequence[int] = (),
-        off: Sequence[Head] = (),
-        show: int = 0,
-    ) -> dict[str, Any]:
+    def examine(self, look: Look) -> dict[str, Any]:
         """Search, and look closely at one of the outputs found.
-
-        Args:
-            source: the text.
-            options: how to search.
-            prefix: what the output begins with, as text or ids.
-            off: heads that are switched off.
-            show: which of the n best to look at; the last one if there are fewer.
 
         Returns:
             Plain data. `note` says in a line where the engine that translates could not do all of this, or is None.
@@ -69,21 +73,21 @@ class Subject:
         Raises:
             UserError: if the text is blank or too long, the prefix cannot be, or a head does not exist.
         """
-        ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
+        ids, prefix = self._ids(look)
         with self._lock:
-            with heads_off(self.translator.model, off):
-                recorded, tree = self.translator.search_recorded(ids, options, prefix_ids)
-                found = self._by_engine(ids, options, prefix_ids, off) or recorded
-                chosen = found[min(show, len(found) - 1)]
+            with heads_off(self.translator.model, look.off):
+                recorded, tree = self.translator.search_recorded(ids, look.options, prefix)
+                found = self._by_engine(ids, prefix, look) or recorded
+                chosen = found[min(look.show, len(found) - 1)]
                 output = with_end(self.translator, chosen)
                 [seen] = record_pairs(self.translator, [(ids, output)], candidates=CANDIDATES)
             intact = None
-            if off:
-                [best, *_], _ = self.translator.search_recorded(ids, replace(options, n_best=1), prefix_ids)
+            if look.off:
+                [best, *_], _ = self.translator.search_recorded(ids, replace(look.options, n_best=1), prefix)
                 intact = self._output(best)
         return {
             "source": self._tokens(ids, source=True),
-            "prefix": self._tokens(prefix_ids),
+            "prefix": self._tokens(prefix),
             "n_best": [self._output(hypothesis) for hypothesis in found],
             "shown": found.index(chosen),
             "intact": intact,
@@ -102,25 +106,8 @@ class Subject:
             "maps": {kind: _packed(weights) for kind, weights in seen.attention.items()},
         }
 
-    def attribute(
-        self,
-        source: str,
-        *,
-        method: str,
-        options: SearchOptions,
-        prefix: str | Sequence[int] = (),
-        off: Sequence[Head] = (),
-        show: int = 0,
-    ) -> dict[str, Any]:
+    def attribute(self, look: Look, method: str) -> dict[str, Any]:
         """How much each source token mattered for each token of one of the outputs; see `inspection.attribution`.
-
-        Args:
-            source: the text.
-            method: one of `qkv.inspection.attribution.METHODS`.
-            options: as for `examine`, and so are the rest.
-            prefix: what the output begins with.
-            off: heads that are switched off.
-            show: which of the n best.
 
         Returns:
             The tokens, and `scores` (target, source) in nats.
@@ -130,9 +117,8 @@ class Subject:
         """
         if method not in METHODS:
             raise UserError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
-        ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
-        with self._lock, heads_off(self.translator.model, off):
-            output = self._shown(ids, options, prefix_ids, off, show)
+        with self._lock, heads_off(self.translator.model, look.off):
+            ids, output = self._shown(look)
             scores = attribution_scores(self.translator, ids, output, method)
         return {
             "method": method,
@@ -141,41 +127,40 @@ class Subject:
             "scores": scores.tolist(),
         }
 
-    def shapes(
-        self,
-        source: str,
-        *,
-        options: SearchOptions,
-        prefix: str | Sequence[int] = (),
-        off: Sequence[Head] = (),
-        show: int = 0,
-    ) -> dict[str, Any]:
-        """The shapes of the pass along one of the outputs, alike layers in one line; arguments as for `examine`.
+    def shapes(self, look: Look) -> dict[str, Any]:
+        """The shapes of the pass along one of the outputs, alike layers in one line.
 
         Raises:
             UserError: as `examine`.
         """
-        ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
-        with self._lock, heads_off(self.translator.model, off):
-            read = self._read(self._shown(ids, options, prefix_ids, off, show))
+        tokenizers = self.translator.tokenizers
+        with self._lock, heads_off(self.translator.model, look.off):
+            ids, output = self._shown(look)
+            read = self._read(output)
             analysis = shapes_of_model(
                 self.translator.model,
                 ids,
                 read,
                 title=self.name,
-                source_tokens=self.translator.tokenizers.source.pieces(ids),
-                target_tokens=self.translator.tokenizers.target.pieces(read),
+                source_tokens=tokenizers.source.pieces(ids),
+                target_tokens=tokenizers.target.pieces(read),
             )
         return analysis.folded().to_data()
 
-    def _by_engine(
-        self, ids: list[int], options: SearchOptions, prefix: list[int], off: Sequence[Head]
-    ) -> list[Hypothesis] | None:
+    def _shown(self, look: Look) -> tuple[list[int], list[int]]:
+        """The ids of the source, and of the output that is to be looked at."""
+        ids, prefix = self._ids(look)
+        found = self._by_engine(ids, prefix, look)
+        if found is None:
+            found, _ = self.translator.search_recorded(ids, look.options, prefix)
+        return ids, with_end(self.translator, found[min(look.show, len(found) - 1)])
+
+    def _by_engine(self, ids: list[int], prefix: list[int], look: Look) -> list[Hypothesis] | None:
         """What the translator's own engine finds; None where that is the model itself, or cannot do what is asked."""
         engine = self.translator.engine
-        if engine.exact or off or (prefix and "prefix" in engine.lacks):
+        if engine.exact or look.off or (prefix and "prefix" in engine.lacks):
             return None
-        [found] = self.translator.search([ids], options, prefixes=[prefix] if prefix else None)
+        [found] = self.translator.search([ids], look.options, prefixes=[prefix] if prefix else None)
         return found
 
     def _note(self, *, whole: bool) -> str | None:
@@ -186,31 +171,18 @@ class Subject:
             return f"Searched by {title(reference)}: {title(engine)}, which translates otherwise, cannot do this."
         return f"Translated by {title(engine)}; tree, probabilities and maps are those of {title(reference)}."
 
-    def _shown(
-        self, ids: list[int], options: SearchOptions, prefix: list[int], off: Sequence[Head], show: int
-    ) -> list[int]:
-        found = self._by_engine(ids, options, prefix, off)
-        if found is None:
-            found, _ = self.translator.search_recorded(ids, options, prefix)
-        return with_end(self.translator, found[min(show, len(found) - 1)])
-
-    def _source_ids(self, source: str) -> list[int]:
-        if not source.strip():
+    def _ids(self, look: Look) -> tuple[list[int], list[int]]:
+        """Of the source and the prefix."""
+        if not look.source.strip():
             raise UserError("the source is blank: type something to translate")
-        tokenizer = self.translator.tokenizers.source
-        ids = [*tokenizer.encode([source])[0], tokenizer.eos]
-        self._check_length("source", ids)
-        return ids
-
-    def _prefix_ids(self, prefix: str | Sequence[int]) -> list[int]:
-        ids = self.translator.tokenizers.target.encode([prefix])[0] if isinstance(prefix, str) else list(prefix)
-        self._check_length("prefix", ids)
-        return ids
-
-    def _check_length(self, name: str, ids: Sequence[int]) -> None:
+        source, target = self.translator.tokenizers.source, self.translator.tokenizers.target
+        ids = [*source.encode([look.source])[0], source.eos]
+        prefix = target.encode([look.prefix])[0] if isinstance(look.prefix, str) else list(look.prefix)
         limit = min(LONGEST, self.translator.model.longest or LONGEST)
-        if len(ids) > limit:
-            raise UserError(f"the {name} has {len(ids)} tokens; at most {limit} can be shown")
+        for name, side in (("source", ids), ("prefix", prefix)):
+            if len(side) > limit:
+                raise UserError(f"the {name} has {len(side)} tokens; at most {limit} can be shown")
+        return ids, prefix
 
     def _read(self, output: Sequence[int]) -> list[int]:
         """What the decoder reads to predict an output."""
