@@ -70,7 +70,7 @@ def translator_of(options: argparse.Namespace) -> "Translator":
         shortlist=getattr(options, "shortlist", None),
     )
     if translator.engine.note:
-        print(f"qkv: {translator.engine.note}", file=sys.stderr)
+        print(translator.engine.note, file=sys.stderr)
     return translator
 
 
