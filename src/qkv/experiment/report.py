@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from qkv.config.schema import Config
+from qkv.errors import UserError
 from qkv.evaluation.by_length import length_unit, quality_by_length
-from qkv.evaluation.evaluate import Evaluation
+from qkv.evaluation.evaluate import Evaluation, evaluate
 from qkv.files import write_text
 from qkv.inspection.attention_maps import attention_maps
 from qkv.measuring.environment import Environment, now
@@ -116,9 +117,6 @@ def _spoken(value: float | None, digits: int) -> str:
 
 
 def _evaluated(translator: Translator, config: Config) -> Evaluation:
-    from qkv.errors import UserError
-    from qkv.evaluation.evaluate import evaluate
-
     if config.data.test is None:
         raise UserError(f"{config.run}: its recipe has no data.test to evaluate on")
     return evaluate(translator, pair_files(config, "test"), config.evaluation.metrics)

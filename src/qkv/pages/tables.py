@@ -65,11 +65,12 @@ class Table:
         """A part of a page, which scrolls by itself if it is wide; `STYLE` says what it looks like."""
         head, *rows = map(self._row, self._all())
         foot = "" if self.total is None else f"<tfoot>{rows.pop()}</tfoot>\n"
-        caption = "<br>".join(f"<bdi>{in_html(line)}</bdi>" for line in self.caption.splitlines())
+        lines = "<br>".join(f"<bdi>{in_html(line)}</bdi>" for line in self.caption.splitlines())
+        caption = f"<caption>{lines}</caption>\n" if lines else ""
         body = "\n".join(rows)
         return (
             f'<div class="qkv-table" role="region" tabindex="0" aria-label="{in_html(self.caption) or "Table"}"><table>'
-            f"\n<caption>{caption}</caption>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n{foot}</table></div>"
+            f"\n{caption}<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n{foot}</table></div>"
         )
 
     def _all(self) -> Iterator[Sequence[str]]:
