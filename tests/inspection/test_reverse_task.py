@@ -121,7 +121,7 @@ def test_the_mirrored_letter_is_the_one_that_matters_more_often_than_by_chance(m
 def test_attention_prints_and_writes(run, translator, tmp_path, capsys):
     assert main(["attention", run, "abcde", "--threads", "1", "--kind", "cross", "--layer", "1", "--head", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    inspection = qkv.inspect(translator, "abcde")
+    inspection = qkv.attention_maps(translator, "abcde")
     assert lines[0] == inspection.translation
     assert [line.split("\t")[:4] for line in lines[1:]] == [
         ["cross", "1", "1", token] for token in inspection.target_tokens

@@ -123,21 +123,12 @@ class TestKeeping:
         assert load(run).translate(TEXTS) == qkv.load(run.path, device="cpu", engine="torch").translate(TEXTS)
         assert len(exports) == 1
 
-<<<<<<< HEAD
     def test_int8_lies_beside_float32(self, run, joint, make_model, monkeypatch):
         opening = Opening(make_model(joint), joint, directory=run.path / "engines", checkpoint="step-00000010")
         with monkeypatch.context() as strict:
             strict.setitem(ctranslate2_cache._TOLERANCE, "int8", -1e6)
             with pytest.raises(UserError, match="CTranslate2 disagrees"):
                 open_engine(replace(opening, precision="int8"))
-=======
-    def test_int8_lies_beside_float32(self, run, joint, monkeypatch):
-        model, checkpoint = qkv.load(run.path, device="cpu").model, run.checkpoint_path(10)
-        with monkeypatch.context() as stricter:
-            stricter.setitem(ctranslate2_cache._TOLERANCE, "int8", -1.0)  # how good 8 bits are depends on the processor
-            with pytest.raises(UserError, match="CTranslate2 disagrees"):
-                open_engine(run, checkpoint, model, joint, precision="int8")
->>>>>>> main
         assert directories(run) == []
         for precision in ("float32", "int8"):
             open_engine(replace(opening, precision=precision))
