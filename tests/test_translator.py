@@ -16,7 +16,8 @@ from qkv.nn import Transformer, TransformerConfig
 from qkv.run.checkpoint import TrainingState, save_checkpoint
 from qkv.run.directory import Run
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 from qkv.translator import Translation, Translator
 
 SOURCES = [

@@ -5,7 +5,8 @@ import torch
 
 from qkv.nn import Transformer, TransformerConfig
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 
 SOURCES = ["a man rides a bicycle", "two women and a man sit in the sun", "the dog sees the man", "a dog"]
 TARGETS = ["ein Mann fährt Fahrrad", "zwei Frauen und ein Mann sitzen in der Sonne", "der Hund sieht ihn", "ein Hund"]

@@ -8,7 +8,7 @@ from qkv.cli.shared import add_run, positive, translator_of, write_file
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
-    from qkv.inspection.shapes import Shapes
+    from qkv.inspection.steps import Shapes
 
 Verb = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
 
