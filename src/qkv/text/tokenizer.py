@@ -11,7 +11,6 @@ varied), for "bpe" the probability that a merge is dropped (Provilkov et al. 202
 import heapq
 import io
 import json
-import os
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +23,7 @@ from typing import Any, SupportsInt, TypeVar
 import sentencepiece
 
 from qkv.errors import UserError
+from qkv.files import write_bytes, write_json
 from qkv.text.corpus import Pair
 from qkv.text.sampling import BpeSampler, UnigramSampler
 
@@ -140,11 +140,11 @@ class Tokenizer:
     @classmethod
     def _learn(cls, lines: list[str], path: Path, settings: TokenizerSettings) -> "Tokenizer":
         model = _train(lines, settings)
-        _write(path, model)
+        write_bytes(path, model)
         entry = {name: getattr(settings, name) for name in OF_ONE_SIDE}
         listing = path.parent / "settings.json"
         known = _read_settings(path.parent) if listing.exists() else {}
-        _write(listing, json.dumps(known | {path.name: entry}, indent=2).encode())
+        write_json(listing, known | {path.name: entry}, indent=2)
         return cls(model, settings.kind)
 
     @classmethod
@@ -343,13 +343,3 @@ def _read_settings(directory: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not valid JSON; the file is damaged")
     return settings
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
