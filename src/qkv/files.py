@@ -140,7 +140,8 @@ def remove_leftovers(directory: Path, *names: str) -> None:
 def remove_directory(path: Path) -> None:
     """It loses its name before its content, so that under its name it is never half there."""
     doomed = path.with_name(f".{path.name}.removed")
-    shutil.rmtree(doomed, ignore_errors=True)
+    if doomed.exists():  # left there when somebody was killed
+        shutil.rmtree(doomed)
     os.replace(path, doomed)
     shutil.rmtree(doomed, ignore_errors=True)  # what is left of it goes with other left-overs
 
