@@ -10,6 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 if TYPE_CHECKING:
     from qkv.text.tokenizer import TokenizerSettings
 
+VERSION = 1
+"""Of recipes and run directories. Before 1 they carried none, and are read alike; see docs/versioning.md."""
+
 TokenKind = Literal["unigram", "bpe", "char", "word"]
 Normalization = Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
 MetricName = Literal["bleu", "chrf", "ter", "wer", "per", "cer", "residues", "exact_match"]
@@ -221,6 +224,7 @@ class EvaluationConfig(Section):
 class Config(Section):
     """A whole recipe."""
 
+    version: int = Field(VERSION, ge=1, description="of this format (docs/versioning.md); recipes may leave it out")
     run: str = Field("runs/default", description="directory that the run is written to")
     seed: int = Field(1, ge=0, description="the same seed on the same machine gives the same run, bit for bit")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -233,6 +237,13 @@ class Config(Section):
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     decoding: DecodingConfig = DecodingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("version")
+    @classmethod
+    def _known(cls, version: int) -> int:
+        if version > VERSION:
+            raise ValueError(f"is {version}, of a newer qkv; this one reads up to {VERSION}: use that one")
+        return version
 
     def to_yaml(self) -> str:
         """The configuration with every default spelled out."""

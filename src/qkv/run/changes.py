@@ -11,6 +11,7 @@ from typing import Any
 from qkv.config.loading import foreign_options
 from qkv.config.schema import Config
 from qkv.errors import UserError
+from qkv.files import to_json
 from qkv.run.checkpoint import TrainingState
 from qkv.run.checksums import sha256
 from qkv.text.corpus import PairFiles
@@ -45,7 +46,7 @@ def check_changes(before: Config, now: Config, state: TrainingState) -> None:
     for key in dict.fromkeys([*old, *new]):
         if old.get(key) == new.get(key) or key in foreign:
             continue
-        change = f"{key} is {old.get(key)} in {before.run} and cannot become {new.get(key)}"
+        change = f"{key} is {to_json(old.get(key))} in {before.run} and cannot become {to_json(new.get(key))}"
         if key in BETWEEN_EPOCHS and within_epoch:
             raise UserError(
                 f"{change} in the middle of an epoch (batch {state.batch:,} of {state.batches_per_epoch:,}): the rest "
@@ -72,7 +73,8 @@ def stamp(files: PairFiles) -> Stamp:
 
 
 def check_stamp(made_from: Stamp, files: PairFiles, key: str) -> None:
-    """Refuse files with another content than what was prepared from them; files that are gone are not missed.
+    """Refuse files with another content than what was prepared from them; files that are gone are not missed,
+    as the run holds what was made from them.
 
     A content is read only if a file's size is right and its time of change is not.
 
@@ -89,7 +91,9 @@ def check_stamp(made_from: Stamp, files: PairFiles, key: str) -> None:
         raise UserError(f"{key}: this run was made from {len(made_from)} file(s), not from {len(paths)}")
     for path, then in zip(paths, made_from, strict=True):
         if not path.exists():
-            continue
+            if str(path) == then["path"]:
+                continue
+            raise UserError(f"{key}: {path}: no such file; this run was made from {then['path']}")
         now = _status(path)
         if now["bytes"] == then["bytes"] and (now["modified"] == then["modified"] or sha256(path) == then["sha256"]):
             continue
