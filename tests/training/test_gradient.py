@@ -2,11 +2,16 @@
 
 import itertools
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from qkv.config.schema import TrainingConfig
 from qkv.nn.architectures import ARCHITECTURES
@@ -96,6 +101,33 @@ def test_parts_are_computed_at_once_each_by_one_thread(two_threads, monkeypatch)
     assert len({thread for thread, _, _ in seen}) == 2
     assert {threads for _, threads, _ in seen} == {1}
     assert sum(tokens for _, _, tokens in seen) == whole.num_target_tokens
+
+
+@pytest.fixture
+def process_group(tmp_path) -> Iterator[None]:
+    """Of one process, by files: what DDP and FSDP need to be put around a module."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("architecture", ["transformer", "lstm-attention"])
+def test_what_training_calls_may_be_wrapped(two_threads, process_group, architecture):
+    """DDP or fully_shard around `forward`: the same loss and gradient, and the batch is not shared out to threads."""
+    options = {"num_heads": 2, "d_ff": 16} if architecture == "transformer" else {}
+    plain, wrapped, sharded = (
+        gradient_of(architecture, encoder_layers=1, decoder_layers=1, **options) for _ in range(3)
+    )
+    expected = computed(plain, [batch(1), batch(2)], threads=1)
+    wrapped.learner = DistributedDataParallel(wrapped.learner)
+    fully_shard(sharded.learner, mesh=init_device_mesh("cpu", (1,)))
+    for gradient in (wrapped, sharded):
+        gradients, *losses = computed(gradient, [batch(1), batch(2)], threads=2)
+        assert losses == pytest.approx(expected[1:], rel=1e-9)
+        for found, one in zip(gradients, expected[0], strict=True):
+            whole = found.full_tensor() if isinstance(found, DTensor) else found
+            torch.testing.assert_close(whole, one, atol=1e-12, rtol=0)
+    assert any(isinstance(parameter, DTensor) for parameter in sharded.learner.parameters())
 
 
 def test_chance_does_not_depend_on_who_comes_first(two_threads):

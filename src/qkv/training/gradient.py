@@ -64,7 +64,7 @@ class Gradient:
             self._pool = None
 
     def _number_of_parts(self, batch: Batch) -> int:
-        alone = isinstance(self.learner, Learner)  # what is wrapped expects to be called once for a batch
+        alone = type(self.learner) is Learner  # what is wrapped, or sharded in place, wants a whole batch
         if self._device.type != "cpu" or not self._model.divisible or not alone:
             return 1
         return max(1, min(torch.get_num_threads(), _MOST_PARTS, batch.target_output.numel() // _LEAST_TOKENS))
