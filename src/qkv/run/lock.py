@@ -30,7 +30,8 @@ def locked(run: Run) -> Iterator[None]:
     try:
         yield
     finally:
-        run.lock_path.unlink(missing_ok=True)  # while it is still ours
+        if _is_there(file, run):
+            run.lock_path.unlink()
         file.close()
         if new:
             with suppress(OSError):  # nothing came of the run
@@ -49,11 +50,18 @@ def _lock(run: Run) -> IO[str]:
             raise UserError(f"{run.path}: {holder} is training this run; wait for it, or stop it first") from None
         except OSError:  # no locks here
             return file
-        with suppress(FileNotFoundError):  # the one who had it before has just removed it: try again
-            if os.path.samestat(os.fstat(file.fileno()), run.lock_path.stat()):
-                break
-        file.close()
+        if _is_there(file, run):
+            break
+        file.close()  # whoever had it before has just removed it: try again
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+def _is_there(file: IO[str], run: Run) -> bool:
+    """Whether this is the lock that others find; a file may be removed while it is open."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), run.lock_path.stat())
+    except FileNotFoundError:
+        return False
