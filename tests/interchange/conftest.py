@@ -14,7 +14,7 @@ _SIZES = {"d_model": 16, "num_heads": 2, "d_ff": 24, "encoder_layers": 2, "decod
 
 
 def learn(path, **settings):
-    return Tokenizers.learn(map(Pair, SOURCES, TARGETS), path, TokenizerSettings("bpe", 60, **settings))
+    return Tokenizers.learn(map(Pair, SOURCES, TARGETS), path, TokenizerSettings(kind="bpe", vocab_size=60, **settings))
 
 
 @pytest.fixture(scope="session")

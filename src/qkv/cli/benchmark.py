@@ -24,6 +24,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     import sys
     from pathlib import Path
 
+    from qkv.devices import keep_freed_memory
     from qkv.measuring.benchmark import ENGINES, benchmark
 
     suffix = None if options.output is None else Path(options.output).suffix.lower()
@@ -37,6 +38,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(options.threads)
+    keep_freed_memory()
     found = benchmark(
         options.run,
         files=files_of_pairs(options),

@@ -1,6 +1,7 @@
 """What the verbs of the command line have in common: arguments that several take, and how they read and write."""
 
 import argparse
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -40,25 +41,27 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         "--shortlist",
         type=positive,
         metavar="N",
-        help="look only at the N likeliest target tokens for each source token; engine torch only",
+        help="look only at the N likeliest target tokens for each source token",
     )
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """What decodes; see `translator_of`."""
-    parser.add_argument("--engine", metavar="NAME", help="torch or ctranslate2; the recipe's by default")
+    parser.add_argument("--engine", metavar="NAME", help="auto, torch or ctranslate2; the recipe's by default")
     parser.add_argument("--precision", metavar="NAME", help="float32, bf16, fp16 or int8; the recipe's by default")
 
 
 def translator_of(options: argparse.Namespace) -> "Translator":
     """The translator that was asked for; see `add_run`."""
+    from qkv.devices import keep_freed_memory
     from qkv.translator import load
 
     if options.threads is not None:
         import torch
 
         torch.set_num_threads(options.threads)
-    return load(
+    keep_freed_memory()
+    translator = load(
         options.run,
         checkpoint=options.checkpoint,
         device=options.device,
@@ -66,6 +69,9 @@ def translator_of(options: argparse.Namespace) -> "Translator":
         precision=getattr(options, "precision", None),
         shortlist=getattr(options, "shortlist", None),
     )
+    if translator.engine.note:
+        print(translator.engine.note, file=sys.stderr)
+    return translator
 
 
 def files_of_pairs(options: argparse.Namespace) -> "PairFiles | None":
@@ -74,7 +80,7 @@ def files_of_pairs(options: argparse.Namespace) -> "PairFiles | None":
 
     if options.data is None and options.source is None and options.target is None:
         return None
-    return PairFiles(options.data, options.source, options.target)
+    return PairFiles(path=options.data, source=options.source, target=options.target)
 
 
 def names(text: str | None) -> list[str]:

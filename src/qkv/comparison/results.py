@@ -13,7 +13,7 @@ from qkv.evaluation.by_length import LengthBucket
 from qkv.files import write_text
 from qkv.measuring.environment import Environment
 from qkv.measuring.speed import DecodingSpeed, LengthTime
-from qkv.metrics.metrics import Score
+from qkv.metrics import Score
 
 
 @dataclass(frozen=True)

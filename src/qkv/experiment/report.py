@@ -67,7 +67,9 @@ def write_report(
         UserError: if the run has no checkpoint, data that is asked for cannot be read, or the file not be written.
     """
     path = run.report_path if output is None else Path(output)
-    write_text(path, to_html(run, translator or load(run.path, device=run.config.device), text, evaluate=evaluate))
+    engine = None if evaluate else "torch"  # for a picture or two no engine is worth being made ready
+    translator = translator or load(run.path, device=run.config.device, engine=engine)
+    write_text(path, to_html(run, translator, text, evaluate=evaluate))
     return path
 
 

@@ -17,7 +17,8 @@ from qkv.errors import UserError
 from qkv.inspection.attention_maps import as_translator, record_pairs
 from qkv.inspection.attribution import attribution_scores
 from qkv.run.directory import Run
-from qkv.text.tokenizer import SPACE, UNAMBIGUOUS, Tokenizer
+from qkv.text.tokenizer import SPACE, Tokenizer
+from qkv.text.tokenizer_settings import UNAMBIGUOUS
 from qkv.translator import Translator
 
 Link = tuple[int, int]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from qkv.config.loading import model_options, spelled_out
-from qkv.config.schema import Config, FilesConfig
+from qkv.config.schema import Config
 from qkv.errors import UserError
 from qkv.files import new_directory, remove_directory, remove_leftovers, to_json, write_text
 from qkv.nn.architectures import ARCHITECTURES
@@ -55,21 +55,14 @@ def pair_files(config: Config, name: str) -> PairFiles:
     """Where the pairs called `name` (train, validation, test) are, below data.root.
 
     Raises:
-        UserError: if the recipe does not say, or says it wrongly.
+        UserError: if the recipe does not say.
     """
-    files: FilesConfig | None = getattr(config.data, name)
+    files: PairFiles | None = getattr(config.data, name)
     if files is None:
         raise UserError(
             f"data.{name} is not set: say data.{name}=FILE.tsv, or data.{name}.source= and data.{name}.target="
         )
-    said = files.model_dump(exclude_none=True)
-    for key in ("path", "source", "target"):
-        if key in said:
-            said[key] = os.path.join(config.data.root, said[key])
-    try:
-        return PairFiles.of(said)
-    except UserError as error:
-        raise UserError(f"data.{name}: {error}") from None
+    return files.below(config.data.root)
 
 
 def prepare(config: Config, *, resume: bool) -> Prepared:
@@ -254,7 +247,7 @@ def _tokenizers(run: Run, config: Config) -> Tokenizers:
     made_from = stamp(files)
     try:
         with new_directory(run.tokenizer_path) as new:
-            tokenizers = Tokenizers.learn(pairs, new, config.tokenizer.settings(), seed=config.seed)
+            tokenizers = Tokenizers.learn(pairs, new, config.tokenizer, seed=config.seed)
             (new / _MADE_FROM).write_text(to_json(made_from, indent=1), encoding="utf-8")
             write_manifest(new)
             return tokenizers

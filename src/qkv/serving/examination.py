@@ -3,7 +3,7 @@
 import base64
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ class Subject:
             "model": type(model).__name__,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "heads": head_counts(model),
-            "options": asdict(self.translator.options),
+            "options": self.translator.options.model_dump(),
             "methods": list(METHODS),
         }
 
@@ -78,7 +78,7 @@ class Subject:
                 looked_at = self._look(ids, chosen)
             intact = None
             if off:
-                [best, *_], _ = self._search(ids, replace(options, n_best=1), prefix_ids)
+                [best, *_], _ = self._search(ids, options.changed(n_best=1), prefix_ids)
                 intact = self._output(best)
         tree = record.trees[0]
         output = self._with_end(chosen)

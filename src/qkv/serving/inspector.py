@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -112,7 +111,7 @@ def _arguments(subject: Subject, question: Question) -> dict[str, Any]:
     penalty = options.length_penalty if question.length_penalty is None else question.length_penalty
     return {
         "source": question.source,
-        "options": replace(options, beam=beam, n_best=question.n_best, length_penalty=penalty),
+        "options": options.changed(beam=beam, n_best=question.n_best, length_penalty=penalty),
         "prefix": question.prefix,
         "off": [Head(head.kind, head.layer, head.head) for head in question.off],
         "show": question.show,

@@ -6,15 +6,15 @@ from itertools import islice
 
 import torch
 
-from qkv.decoding.hypothesis import SearchOptions
-from qkv.decoding.sentences import search_all
+from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.devices import autocast
-from qkv.metrics.metrics import METRICS, compute_for_pairs
+from qkv.metrics import METRICS, compute_for_pairs
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.preparation import Prepared, pair_files, validation_corpus
 from qkv.text.batches import collate, plan_batches
 from qkv.text.corpus import Pair, read_pairs
 from qkv.training.loss import batch_loss
+from qkv.translator import Translator
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Validator:
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger value of the metric is a better one."""
-        return self.settings.metric != "loss" and METRICS[self.settings.metric][1]
+        return self.settings.metric != "loss" and METRICS[self.settings.metric].higher_is_better
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Whether `value` of the metric is better than the best so far (None: there is none yet)."""
@@ -104,23 +104,12 @@ class Validator:
     def _outputs(self, model: Seq2Seq, pairs: list[Pair]) -> dict[str, str]:
         """The best output for each different source."""
         sources = list(dict.fromkeys(pair.source for pair in pairs))
-        decoding = self._config.decoding
-        options = SearchOptions(
-            beam=self.settings.beam,
-            length_penalty=decoding.length_penalty,
-            max_length_ratio=decoding.max_length_ratio,
-            max_length_extra=decoding.max_length_extra,
+        decoding, precision = self._config.decoding, self._config.training.precision
+        translator = Translator(
+            model,
+            self._tokenizers,
+            options=decoding.search_options(beam=self.settings.beam),
+            batch_tokens=decoding.batch_tokens,
+            engine=TorchEngine(model, self._tokenizers, autocast=precision),
         )
-        eos = self._tokenizers.source.eos
-        encoded = [[*ids, eos] for ids in self._tokenizers.source.encode(sources)]
-        with autocast(self._device, self._config.training.precision):
-            found = search_all(
-                model,
-                encoded,
-                self._tokenizers,
-                options,
-                batch_tokens=decoding.batch_tokens,
-                device=self._device,
-            )
-        texts = self._tokenizers.target.decode([hypotheses[0].tokens for hypotheses in found])
-        return dict(zip(sources, texts, strict=True))
+        return dict(zip(sources, translator.translate(sources), strict=True))
