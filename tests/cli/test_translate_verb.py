@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import qkv
-from qkv.cli import main as cli
+from qkv.cli import streams
 from qkv.cli.main import main
 from qkv.errors import UserError
 
@@ -104,7 +104,7 @@ def test_translate_leaves_a_device_a_device(run, data, ok):
 
 
 def test_translate_works_chunk_by_chunk(run, translator, typed, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_ITEMS_AT_ONCE", 2)
+    monkeypatch.setattr(streams, "ITEMS_AT_ONCE", 2)
     typed(b"ab\nba\nabc\ncab\n\xff\n")
     assert main(["translate", run, "--n-best", "1"]) == 2
     captured = capsys.readouterr()
@@ -123,7 +123,7 @@ def test_translate_says_in_which_chunk_a_source_is_at_fault(run, typed, capsys, 
         return sources
 
     monkeypatch.setattr("qkv.translator.Translator.translate", translate)
-    monkeypatch.setattr(cli, "_ITEMS_AT_ONCE", 2)
+    monkeypatch.setattr(streams, "ITEMS_AT_ONCE", 2)
     typed(b"ab\nab\nab\nbad\n")
     assert main(["translate", run]) == 2
     assert capsys.readouterr() == ("ab\nab\n", "qkv: after 2 lines: source 2 is too long\n")
