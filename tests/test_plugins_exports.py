@@ -29,7 +29,7 @@ class Toy(Target):
     def read(self, model, tokenizers, directory, quantization):
         model = deepcopy(model)
         model.load_state_dict(torch.load(directory / "toy.pt"))
-        return TorchEngine(model, tokenizers, torch.device("cpu"))
+        return TorchEngine(model, tokenizers)
 
     def usage(self, directory):
         return f"toy.load({str(directory)!r})"

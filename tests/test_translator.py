@@ -92,7 +92,7 @@ def searched_batches(monkeypatch):
         shapes.append(tuple(source.shape))
         return search(model, source, *args, **kwargs)
 
-    monkeypatch.setattr("qkv.decoding.sentences.search", recording_search)
+    monkeypatch.setattr("qkv.decoding.engines.torch_engine.search", recording_search)
     return shapes
 
 

@@ -1,8 +1,11 @@
 """Where to compute, and in which precision."""
 
 import ctypes
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -37,11 +40,33 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
+def limit_this_thread(threads: int) -> None:
+    """Let what the calling thread computes take so many CPU threads, and nothing else in the process.
+
+    `torch.set_num_threads` writes down its number for the whole process as well, and a thread that first touches torch
+    while it stands there keeps it for good. So OpenMP and MKL are told themselves: both keep a number for each thread.
+    """
+    torch.get_num_threads()  # a thread's first use of torch sets them to the process's number: not after this
+    for tell in _of_a_thread():
+        tell(threads)
+
+
+@cache
+def _of_a_thread() -> list[Callable[[int], Any]]:
+    """What tells OpenMP and, where torch has it, MKL; torch's own way where a system hides them."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        names = ["omp_set_num_threads", *["MKL_Set_Num_Threads_Local"] * torch.backends.mkl.is_available()]
+        return [getattr(library, name) for name in names]
+    except (OSError, AttributeError):
+        return [torch.set_num_threads]
+
+
 def keep_freed_memory() -> None:
     """Ask glibc not to hand freed memory back to the system after every step; elsewhere, do nothing.
 
     A training step on a CPU frees and asks for the same large tensors over and over; without this, the system maps
-    and clears their pages anew each time.
+    and clears their pages anew each time. The whole process is changed, for good: this is for commands of our own.
     """
     trim_threshold, top_pad, mmap_max = -1, -2, -4
     try:

@@ -4,21 +4,24 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, overload
 
 import torch
 
-from qkv.decoding.engines.contract import Engine
+from qkv.decoding.beam_tree import BeamTree
+from qkv.decoding.engines.contract import Engine, Opening, Request
+from qkv.decoding.engines.registry import ENGINES
+from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.scoring import score_targets
-from qkv.decoding.sentences import length_sorted_batches, search_all
-from qkv.devices import keep_freed_memory, pick_device
+from qkv.decoding.sentences import length_sorted_batches
+from qkv.decoding.shortlist import open_shortlist
+from qkv.devices import pick_device
 from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.checkpoint import load_model
 from qkv.run.directory import Run
-from qkv.text.batches import pad
 from qkv.text.tokenizer import Tokenizers
 
 
@@ -74,7 +77,7 @@ class Translator:
         options: how to search, unless a call says otherwise.
         batch_tokens: source tokens × beam decoded together, at most.
         device: where to compute; by default where the model is.
-        engine: searches and scores in place of the model.
+        engine: searches and scores; by default the model itself does, by torch.
     """
 
     def __init__(
@@ -87,10 +90,25 @@ class Translator:
         device: torch.device | str | None = None,
         engine: Engine | None = None,
     ):
-        self.engine = engine
         self.device = next(model.parameters()).device if device is None else torch.device(device)
         self.model = model.to(self.device).eval()
         self.tokenizers, self.options, self.batch_tokens = tokenizers, options, batch_tokens
+        self._engine = TorchEngine(self.model, tokenizers) if engine is None else engine
+
+    @property
+    def engine(self) -> Engine:
+        """What searches and scores."""
+        return self._engine
+
+    @cached_property
+    def reference(self) -> TorchEngine:
+        """The model itself as an engine, in float32 by torch: `engine`, if that is such a one.
+
+        What it finds is what a pass of `model` sees, as when attention weights are recorded.
+        """
+        if isinstance(self._engine, TorchEngine) and self._engine.exact:
+            return self._engine
+        return TorchEngine(self.model, self.tokenizers)
 
     @overload
     def translate(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
@@ -160,6 +178,8 @@ class Translator:
         Raises:
             UserError: see `translate`.
         """
+        if isinstance(sources, str):
+            raise UserError("n_best takes a list of sources, not a text: [source]")
         beam = max(n, self.options.beam) if beam is None else beam
         options = self.search_options(beam, length_penalty, n_best=n)
         return [
@@ -175,14 +195,55 @@ class Translator:
         """
         sources = self.encode([source for source, _ in pairs], "source")
         targets = self.encode([target for _, target in pairs], "target")
+        pieces = self.tokenizers.target.pieces
+        found = zip(targets, self.score_ids(sources, targets, progress=progress), strict=True)
+        return [TargetScore(pieces(target), row) for target, row in found]
+
+    def search(
+        self,
+        sources: Sequence[Sequence[int]],
+        options: SearchOptions | None = None,
+        *,
+        prefixes: Sequence[Sequence[int]] | None = None,
+        progress: bool = False,
+    ) -> list[list[Hypothesis]]:
+        """The best outputs of each source, in order, as ids.
+
+        Args:
+            sources: ids, with eos; see `encode`.
+            options: how to search, in place of the translator's own.
+            prefixes: for each source the ids that its outputs begin with.
+            progress: see `translate`.
+
+        Raises:
+            UserError: if the engine has no prefixes, or one is impossible.
+        """
+        request = Request(sources, self.options if options is None else options, prefixes)
+        with _progress_bar(len(sources), progress) as advance:
+            return self.engine.search(request, batch_tokens=self.batch_tokens, on_progress=advance)
+
+    def search_recorded(
+        self, source: Sequence[int], options: SearchOptions | None = None, prefix: Sequence[int] = ()
+    ) -> tuple[list[Hypothesis], BeamTree]:
+        """A beam search of the model itself for one source, and all that it considered.
+
+        Raises:
+            UserError: if the prefix is impossible.
+        """
+        return self.reference.search_recorded(source, self.options if options is None else options, prefix)
+
+    def score_ids(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, progress: bool = False
+    ) -> list[list[float]]:
+        """Natural log-probability of each token of each target; sources and targets are ids, with eos."""
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
-        scores: dict[int, TargetScore] = {}
-        with _progress_bar(len(pairs), progress) as advance:
+        scores: dict[int, list[float]] = {}
+        with _progress_bar(len(lengths), progress) as advance:
             for batch in length_sorted_batches(lengths, self.batch_tokens):
-                found = self._score_batch([sources[i] for i in batch], [targets[i] for i in batch])
+                found = self.engine.score([sources[i] for i in batch], [targets[i] for i in batch])
                 scores.update(zip(batch, found, strict=True))
                 advance(len(batch))
-        return [scores[index] for index in range(len(pairs))]
+        return [scores[index] for index in range(len(lengths))]
 
     def search_options(self, beam: int | None, length_penalty: float | None, n_best: int) -> SearchOptions:
         """The translator's own options with some of them replaced; `UserError` if they are impossible."""
@@ -200,37 +261,11 @@ class Translator:
         """The hypotheses for each source, in the order of the input; none for a blank one."""
         encoded = self.encode(sources, "source")
         wanted = [index for index, source in enumerate(sources) if source.strip()]
-        chosen = [encoded[index] for index in wanted]
-        with _progress_bar(len(wanted), progress) as advance:
-            if self.engine is not None:
-                found = self.engine.search(chosen, options, batch_tokens=self.batch_tokens, on_progress=advance)
-            else:
-                found = search_all(
-                    self.model,
-                    chosen,
-                    self.tokenizers,
-                    options,
-                    batch_tokens=self.batch_tokens,
-                    device=self.device,
-                    on_progress=advance,
-                )
+        found = self.search([encoded[index] for index in wanted], options, progress=progress)
         results: list[list[Hypothesis]] = [[] for _ in sources]
         for index, hypotheses in zip(wanted, found, strict=True):
             results[index] = hypotheses
         return results
-
-    def _score_batch(self, sources: Sequence[list[int]], targets: Sequence[list[int]]) -> list[TargetScore]:
-        tokenizer = self.tokenizers.target
-        if self.engine is not None:
-            rows = self.engine.score(sources, targets)
-        else:
-            source, source_mask = self._pad(sources, self.tokenizers.source.pad)
-            target_input, _ = self._pad([[tokenizer.bos, *target[:-1]] for target in targets], tokenizer.pad)
-            target_output, target_mask = self._pad(targets, tokenizer.pad)
-            rows = score_targets(self.model, source, source_mask, target_input, target_output, target_mask).tolist()
-        return [
-            TargetScore(tokenizer.pieces(target), row[: len(target)]) for target, row in zip(targets, rows, strict=True)
-        ]
 
     def translation(self, hypothesis: Hypothesis) -> Translation:
         """A search's output as text."""
@@ -252,10 +287,6 @@ class Translator:
                 )
         return encoded
 
-    def _pad(self, encoded: Sequence[list[int]], value: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        padded, mask = pad(encoded, value)
-        return padded.to(self.device), None if mask is None else mask.to(self.device)
-
 
 def load(
     run: str | Path,
@@ -272,13 +303,14 @@ def load(
         run: the run directory.
         checkpoint: the run's best by default.
         device: auto, cpu, cuda or cuda:N.
-        engine: what searches and scores, in place of `decoding.engine`: torch or ctranslate2.
+        engine: what searches and scores, in place of `decoding.engine`: auto, torch or ctranslate2. Of auto's choice
+            `translator.engine.note` tells.
         precision: what it computes in, in place of `decoding.precision`: float32, bf16, fp16 or int8.
-        shortlist: target tokens looked at for each source token, in place of `decoding.shortlist`; engine torch only.
+        shortlist: target tokens looked at for each source token, in place of `decoding.shortlist`.
 
     Raises:
         UserError: if it is no run, or has no such checkpoint or one that does not fit, or the device does not
-            exist here, or the engine cannot run the model, or not in this precision or with a shortlist.
+            exist here, or the engine cannot run the model, or not in this precision.
     """
     opened = Run.open(run)
     decoding = opened.config.decoding
@@ -293,33 +325,20 @@ def load(
     outputs, tokens = model.output.out_features, tokenizers.target.vocab_size
     if outputs != tokens:
         raise UserError(f"{path}: of another shape: it has {outputs:,} target tokens, this run has {tokens:,}")
-    if pick_device(device).type == "cpu":
-        keep_freed_memory()
-    translator = Translator(model, tokenizers, options=options, batch_tokens=decoding.batch_tokens)
-    if shortlist is None and engine != "ctranslate2":  # who asks for that by name goes without the recipe's shortlist
-        shortlist = decoding.shortlist
-    engine = decoding.engine if engine is None else engine
-    precision = decoding.precision if precision is None else precision
-    if engine == "ctranslate2":
-        from qkv.decoding.engines.ctranslate2_cache import open_engine
-
-        if shortlist is not None:
-            raise UserError("engine ctranslate2 has no shortlist: leave that out, or take engine torch")
-        translator.engine = open_engine(
-            opened, path, translator.model, tokenizers, precision=precision, device=translator.device
-        )
-    elif engine != "torch":
-        raise UserError(f"unknown engine {engine!r}: use torch or ctranslate2")
-    else:
-        from qkv.decoding.engines.torch_engine import TorchEngine, lower_precision, shortlist_of
-
-        translator.engine = TorchEngine(
-            lower_precision(translator.model, precision, translator.device),
-            tokenizers,
-            translator.device,
-            None if shortlist is None else shortlist_of(opened, tokenizers, shortlist),
-        )
-    return translator
+    count = decoding.shortlist if shortlist is None else shortlist
+    opening = Opening(
+        model.eval(),
+        tokenizers,
+        decoding.precision if precision is None else precision,
+        None
+        if count is None
+        else open_shortlist(opened.shortlist_path(count), opened.encoded_path("train"), tokenizers, count),
+        opened.path / "engines",
+        path.name,
+        frozenset(each.name for each in opened.checkpoints_path.glob("*")),
+    )
+    kind = ENGINES.find(decoding.engine if engine is None else engine)
+    return Translator(model, tokenizers, options=options, batch_tokens=decoding.batch_tokens, engine=kind.open(opening))
 
 
 @contextmanager

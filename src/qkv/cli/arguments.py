@@ -1,5 +1,6 @@
 """Arguments that several verbs take, and what is made of them."""
 
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
@@ -57,14 +58,16 @@ def add_search(parser: ArgumentParser) -> None:
         "--shortlist",
         type=positive,
         metavar="N",
-        help="look only at the N likeliest target tokens for each source token; engine torch only",
+        help="look only at the N likeliest target tokens for each source token",
     )
 
 
 def add_engine(parser: ArgumentParser) -> None:
     """What decodes; see `translator_of`."""
-    parser.add_argument("--engine", metavar="NAME", help="torch or ctranslate2; the recipe's by default")
-    parser.add_argument("--precision", metavar="NAME", help="float32, bf16, fp16 or int8; the recipe's by default")
+    from qkv.decoding.engines.registry import ENGINES, PRECISIONS
+
+    for name, choices in (("--engine", ENGINES), ("--precision", PRECISIONS)):
+        parser.add_argument(name, metavar="NAME", help=f"{', '.join(choices)}; the recipe's by default")
 
 
 def add_head(parser: ArgumentParser, layer: str, head: str) -> None:
@@ -77,8 +80,8 @@ def translator_of(options: Namespace) -> "Translator":
     """The translator that was asked for; see `add_run`."""
     from qkv.translator import load
 
-    use_threads(options)
-    return load(
+    set_up_process(options)
+    translator = load(
         options.run,
         checkpoint=options.checkpoint,
         device=options.device,
@@ -86,13 +89,19 @@ def translator_of(options: Namespace) -> "Translator":
         precision=getattr(options, "precision", None),
         shortlist=getattr(options, "shortlist", None),
     )
+    if translator.engine.note:
+        print(f"qkv: {translator.engine.note}", file=sys.stderr)
+    return translator
 
 
-def use_threads(options: Namespace) -> None:
-    """Compute with as many threads as were asked for."""
+def set_up_process(options: Namespace) -> None:
+    """What a command may do to its own process, and a library never to its host's: threads, and freed memory kept."""
+    import torch
+
+    from qkv.devices import keep_freed_memory
+
+    keep_freed_memory()
     if options.threads is not None:
-        import torch
-
         torch.set_num_threads(options.threads)
 
 

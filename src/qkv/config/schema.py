@@ -200,8 +200,10 @@ class DecodingConfig(Section):
     max_length_ratio: float = Field(2.0, ge=0, description="longest output: ratio × source length + extra")
     max_length_extra: int = Field(10, ge=0, description="see max_length_ratio")
     batch_tokens: int = Field(8192, ge=1, description="source tokens × beam decoded together, at most")
-    engine: Literal["torch", "ctranslate2"] = Field(
-        "torch", description="what decodes: this library, or CTranslate2 (Transformers only; its own package)"
+    engine: Literal["auto", "torch", "ctranslate2"] = Field(
+        "auto",
+        description="what decodes: this library, or CTranslate2 (Transformers only; its own package); "
+        "auto: CTranslate2 on a CPU if it is there and agrees with the model",
     )
     precision: Literal["float32", "bf16", "fp16", "int8"] = Field(
         "float32",

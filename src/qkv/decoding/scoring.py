@@ -33,11 +33,8 @@ def score_targets(
     """
     hidden = model.decode(target_input, model.encode(source, source_mask))
     real = torch.ones_like(target_output, dtype=torch.bool) if target_mask is None else target_mask
-    parts = [
-        _log_probabilities(model, *part)
-        for part in zip(hidden[real].split(_TOKENS_AT_ONCE), target_output[real].split(_TOKENS_AT_ONCE), strict=True)
-    ]
-    scores = torch.cat(parts)
+    parts = zip(hidden[real].split(_TOKENS_AT_ONCE), target_output[real].split(_TOKENS_AT_ONCE), strict=True)
+    scores = torch.cat([log_probabilities_of(model.project(some), wanted) for some, wanted in parts])
     return scores.new_zeros(target_output.shape).masked_scatter(real, scores)
 
 
@@ -53,17 +50,17 @@ def next_tokens(
         count: tokens for each position; fewer if the vocabulary is smaller.
     """
     found = [
-        logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).topk(
-            min(count, logits.shape[-1])
-        )
+        log_softmax(logits).topk(min(count, logits.shape[-1]))
         for logits in map(model.project, hidden.split(_TOKENS_AT_ONCE))
     ]
     return torch.cat([best.values for best in found]), torch.cat([best.indices for best in found])
 
 
-def _log_probabilities(
-    model: Seq2Seq, hidden: Float[Tensor, "tokens d_model"], wanted: Int[Tensor, " tokens"]
-) -> Float[Tensor, " tokens"]:
-    logits = model.project(hidden)
-    log_probabilities = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    return log_probabilities.gather(1, wanted[:, None]).squeeze(1)
+def log_softmax(logits: Float[Tensor, "*rows vocab"]) -> Float[Tensor, "*rows vocab"]:
+    """Log-probabilities, in float32 at least, whatever the model computes in."""
+    return logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def log_probabilities_of(logits: Float[Tensor, "*rows vocab"], wanted: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
+    """The log-probability of the wanted token of each row."""
+    return log_softmax(logits).gather(-1, wanted[..., None]).squeeze(-1)

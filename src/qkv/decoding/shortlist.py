@@ -26,6 +26,7 @@ from qkv.errors import UserError
 from qkv.files import write_bytes
 from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
 from qkv.text.encoded import EncodedCorpus
+from qkv.text.tokenizer import Tokenizers
 
 _FREQUENT = 200  # the commonest target tokens are on every shortlist
 _ITERATIONS = 3
@@ -117,6 +118,28 @@ def _model_1(
         counts = np.bincount(which, share)
         probabilities = counts / np.bincount(source_of, counts)[source_of]
     return pairs, probabilities
+
+
+def open_shortlist(path: Path, encoded: Path, tokenizers: Tokenizers, count: int) -> Shortlist:
+    """A shortlist of so many target tokens for each source token: learnt when it is first asked for, and kept.
+
+    Args:
+        path: where it is kept.
+        encoded: directory of the encoded training pairs.
+        tokenizers: of both sides.
+        count: see `learn_shortlist`.
+
+    Raises:
+        UserError: if the training pairs are gone, or what is kept is damaged.
+    """
+    if path.is_file():
+        return Shortlist.load(path)
+    target = tokenizers.target
+    special = [target.bos, target.eos, target.pad, target.unk]
+    corpus = EncodedCorpus.open(encoded)
+    shortlist = learn_shortlist(corpus, tokenizers.source.vocab_size, target.vocab_size, count, special)
+    shortlist.save(path)
+    return shortlist
 
 
 class Shortlisted(Seq2Seq):

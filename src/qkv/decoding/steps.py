@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.scoring import log_softmax
 from qkv.nn.seq2seq import Seq2Seq
 
 
@@ -48,8 +49,7 @@ class Progress:
         """
         position = self._state.length
         hidden = self._model.decode(tokens[:, None], self._memory, self._state)
-        logits = self._model.project(hidden[:, -1])
-        log_probabilities = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        log_probabilities = log_softmax(self._model.project(hidden[:, -1]))
         for token in self._forbidden:
             log_probabilities[:, token] = -torch.inf
         if position < len(self._prefix):

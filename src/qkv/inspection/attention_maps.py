@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from qkv.decoding.sentences import length_sorted_batches, search_all
+from qkv.decoding.scoring import log_probabilities_of
+from qkv.decoding.sentences import length_sorted_batches
 from qkv.errors import UserError
 from qkv.files import write_bytes, write_text
 from qkv.nn.seq2seq import AttentionRecord
@@ -214,7 +214,7 @@ def led_along(
         raise UserError("there is nothing to translate: the source is empty")
     width = translator.options.beam if beam is None else beam
     options = translator.search_options(width, None, n_best=max(1, width))
-    (found,) = search_all(translator.model, [source_ids], translator.tokenizers, options, device=translator.device)
+    (found,) = translator.search([source_ids], options)
     end = [translator.tokenizers.target.eos] if found[0].finished else []
     return source_ids, [*found[0].tokens, *end], [translator.translation(hypothesis) for hypothesis in found]
 
@@ -263,14 +263,8 @@ def _record_batch(
         # One sentence at a time, as logits of a whole batch may not fit into memory.
         logits = model.project(hidden[row, :target_length])
         weights = _weights(record, kinds, row, source_length=source_length, target_length=target_length)
-        recorded.append(Recorded(weights, log_probabilities(logits, output[:target_length]).tolist()))
+        recorded.append(Recorded(weights, log_probabilities_of(logits, output[:target_length]).tolist()))
     return recorded
-
-
-def log_probabilities(logits: Tensor, wanted: Tensor) -> Tensor:
-    """The log-probability of each wanted token: (…, vocab) and (…) give (…)."""
-    precise = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    return precise.gather(-1, wanted[..., None]).squeeze(-1)
 
 
 def _weights(

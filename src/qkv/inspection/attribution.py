@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qkv.decoding.scoring import log_probabilities_of
 from qkv.errors import UserError
-from qkv.inspection.attention_maps import as_translator, led_along, log_probabilities
+from qkv.inspection.attention_maps import as_translator, led_along
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.directory import Run
 from qkv.translator import Translator
@@ -237,7 +238,7 @@ def _predicted(
     """(row, target) log-probabilities with the source's token vectors changed."""
     with _changed_source(model, change):
         memory = model.encode(source)
-    return log_probabilities(model.project(model.decode(target_input, memory)), target_output)
+    return log_probabilities_of(model.project(model.decode(target_input, memory)), target_output)
 
 
 @contextmanager

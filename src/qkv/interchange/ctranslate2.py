@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar, cast
 
-from qkv.decoding.engines.contract import Engine
+from qkv.decoding.engines.agreement import Searcher
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
 from qkv.decoding.engines.ctranslate2_model import (
     Quantization,
@@ -46,12 +46,11 @@ class CTranslate2(Target):
         specification(model, tokenizers, cast(Quantization, quantization)).save(str(directory))
         write_tokenizers(tokenizers, directory)
 
-    def read(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> Engine:
-        """See `Target`. What this machine cannot compute in, it computes in float32."""
-        able = library().get_supported_compute_types("cpu")
-        compute = quantization if quantization in able else "float32"
+    def read(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> Searcher:
+        """See `Target`. Weights that this machine cannot compute in are unfolded to float32."""
+        int8 = quantization == "int8" and "int8" in library().get_supported_compute_types("cpu")
         longest = positions_of(supported_config(model))
-        return CTranslate2Engine(directory, tokenizers, longest=longest, compute_type=compute)
+        return CTranslate2Engine(directory, tokenizers, longest=longest, precision="int8" if int8 else "float32")
 
     def usage(self, directory: Path) -> str:
         """See `Target`."""

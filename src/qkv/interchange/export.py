@@ -6,7 +6,6 @@ from pathlib import Path
 
 from qkv import __version__
 from qkv.decoding.engines.agreement import Agreement, check
-from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.errors import UserError
 from qkv.files import new_directory
 from qkv.interchange.registry import EXPORTS
@@ -73,7 +72,7 @@ def export(
             chosen.write(model, tokenizers, new, stored)
             agreement = check(
                 chosen.read(model, tokenizers, new, stored),
-                TorchEngine(model, tokenizers, translator.device),
+                translator.reference,
                 tokenizers,
                 chosen.tolerances[stored],
                 name=chosen.title,

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from qkv.decoding.engines.contract import Engine
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.engines.agreement import Searcher
+from qkv.decoding.engines.contract import Request
+from qkv.decoding.hypothesis import Hypothesis
 from qkv.errors import UserError
 from qkv.interchange.target import Target, write_tokenizers
 from qkv.nn import MultiHeadAttention, Transformer, TransformerConfig
@@ -59,7 +60,7 @@ class Marian(Target):
             (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
         write_tokenizers(tokenizers, directory)
 
-    def read(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> Engine:
+    def read(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> Searcher:
         """See `Target`."""
         return _Reader(directory, tokenizers)
 
@@ -79,7 +80,7 @@ print(tokenizer.decode(found[0], skip_special_tokens=True))"""
 
 
 class _Reader:
-    """The exported model in the hands of `transformers`, as an `Engine` that scores and searches greedily."""
+    """The exported model in the hands of `transformers`: scores, and searches greedily."""
 
     def __init__(self, directory: Path, tokenizers: Tokenizers):
         try:
@@ -95,10 +96,10 @@ class _Reader:
         self._special = tokenizers.target
 
     @torch.no_grad()
-    def search(self, sources: Sequence[Sequence[int]], options: SearchOptions, **_: Any) -> list[list[Hypothesis]]:
+    def search(self, request: Request) -> list[list[Hypothesis]]:
         found = []
-        for source in sources:
-            limit = int(options.length_limits(torch.tensor([len(source)]), POSITIONS))
+        for source in request.sources:
+            limit = int(request.options.length_limits(torch.tensor([len(source)]), POSITIONS))
             [ids] = self._model.generate(torch.tensor([source]), max_length=limit + 1, num_beams=1, do_sample=False)
             tokens = ids[1:].tolist()
             ended = tokens[-1] == self._special.eos

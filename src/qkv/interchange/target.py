@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from qkv.decoding.engines.contract import Engine
+from qkv.decoding.engines.agreement import Searcher
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.tokenizer import Tokenizers
 
@@ -35,9 +35,8 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def read(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> Engine:
-        """What `write` has written of the same, opened by the program. All that is asked of it is greedy search and
-        scores.
+    def read(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> Searcher:
+        """What `write` has written of the same, opened by the program: an `Engine`, or as much of one as is compared.
 
         Raises:
             UserError: if something is not installed, or the program does not take it.

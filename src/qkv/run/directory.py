@@ -77,6 +77,10 @@ class Run:
         """The tokenised pairs called `train`, `validation`, …"""
         return self.path / "encoded" / name
 
+    def shortlist_path(self, count: int) -> Path:
+        """The shortlist of so many target tokens for each source token."""
+        return self.path / f"shortlist-{count}.safetensors"
+
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint of a step is or will be."""
         return self.checkpoints_path / f"step-{step:08d}"

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from qkv.errors import UserError
 from qkv.text.encoded import EncodedCorpus
-from qkv.text.tokenizer import Tokenizer
+from qkv.text.tokenizer import Tokenizer, Tokenizers
 
 PAIRS_OF_BLOCK = 1 << 20  # planned at a time
 PAIRS_OF_RUN = 64  # neighbours in the corpus that stay in one block
 
 Indices = npt.NDArray[np.int64]
+_Rows = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]  # ids that lie end to end, and the length of each row
 
 
 @dataclass(frozen=True)
@@ -259,26 +260,38 @@ def collate(
 ) -> Batch:
     """The pairs at `indices` as a batch on the CPU."""
     rows = np.asarray(indices, np.int64)
-    source, source_mask = _fill(*corpus.sources(rows), source_tokenizer.pad)
-    ids, lengths = corpus.targets(rows)
-    target_output, target_mask = _fill(ids, lengths, target_tokenizer.pad)
-    target_input = torch.full_like(target_output, target_tokenizer.bos)
+    return _forced(corpus.sources(rows), corpus.targets(rows), source_tokenizer.pad, target_tokenizer)
+
+
+def forced_batch(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], tokenizers: Tokenizers) -> Batch:
+    """Pairs of ids, each with its end of sentence, as a batch on the CPU: it leads a model along the targets."""
+    return _forced(_end_to_end(sources), _end_to_end(targets), tokenizers.source.pad, tokenizers.target)
+
+
+def _forced(source: _Rows, target: _Rows, source_pad: int, tokenizer: Tokenizer) -> Batch:
+    source_ids, source_mask = _fill(*source, source_pad)
+    target_output, target_mask = _fill(*target, tokenizer.pad)
+    target_input = torch.full_like(target_output, tokenizer.bos)
     target_input[:, 1:] = target_output[:, :-1]
     if target_mask is not None:  # where a row's eos has moved to
-        target_input[~target_mask] = target_tokenizer.pad
-    return Batch(source, source_mask, target_input, target_output, target_mask, len(ids))
+        target_input[~target_mask] = tokenizer.pad
+    return Batch(source_ids, source_mask, target_input, target_output, target_mask, len(target[0]))
 
 
 def pad(
-    sequences: Sequence[npt.NDArray[np.integer] | list[int]], value: int
+    sequences: Sequence[npt.NDArray[np.integer] | Sequence[int]], value: int
 ) -> tuple[Int[Tensor, "batch length"], Bool[Tensor, "batch length"] | None]:
     """Sequences of ids as one tensor, filled up with `value` on the right.
 
     Returns:
         the tensor (int64), and a mask that is True where a token is real, or None if nothing was filled up.
     """
+    return _fill(*_end_to_end(sequences), value)
+
+
+def _end_to_end(sequences: Sequence[npt.NDArray[np.integer] | Sequence[int]]) -> _Rows:
     lengths = np.array([len(sequence) for sequence in sequences])
-    return _fill(np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences]), lengths, value)
+    return np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences]), lengths
 
 
 def _fill(

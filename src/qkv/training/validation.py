@@ -6,8 +6,8 @@ from itertools import islice
 
 import torch
 
+from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.decoding.hypothesis import SearchOptions
-from qkv.decoding.sentences import search_all
 from qkv.devices import autocast
 from qkv.metrics.metrics import METRICS, compute_for_pairs
 from qkv.nn.seq2seq import Seq2Seq
@@ -15,6 +15,7 @@ from qkv.run.preparation import Prepared, pair_files, validation_corpus
 from qkv.text.batches import collate, plan_batches
 from qkv.text.corpus import Pair, read_pairs
 from qkv.training.loss import batch_loss
+from qkv.translator import Translator
 
 
 @dataclass
@@ -104,23 +105,18 @@ class Validator:
     def _outputs(self, model: Seq2Seq, pairs: list[Pair]) -> dict[str, str]:
         """The best output for each different source."""
         sources = list(dict.fromkeys(pair.source for pair in pairs))
-        decoding = self._config.decoding
+        decoding, precision = self._config.decoding, self._config.training.precision
         options = SearchOptions(
             beam=self.settings.beam,
             length_penalty=decoding.length_penalty,
             max_length_ratio=decoding.max_length_ratio,
             max_length_extra=decoding.max_length_extra,
         )
-        eos = self._tokenizers.source.eos
-        encoded = [[*ids, eos] for ids in self._tokenizers.source.encode(sources)]
-        with autocast(self._device, self._config.training.precision):
-            found = search_all(
-                model,
-                encoded,
-                self._tokenizers,
-                options,
-                batch_tokens=decoding.batch_tokens,
-                device=self._device,
-            )
-        texts = self._tokenizers.target.decode([hypotheses[0].tokens for hypotheses in found])
-        return dict(zip(sources, texts, strict=True))
+        translator = Translator(
+            model,
+            self._tokenizers,
+            options=options,
+            batch_tokens=decoding.batch_tokens,
+            engine=TorchEngine(model, self._tokenizers, autocast=precision),
+        )
+        return dict(zip(sources, translator.translate(sources), strict=True))

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from qkv.decoding.cpu.side_by_side import side_by_side
+from qkv.decoding.engines.contract import Request
+from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.decoding.hypothesis import SearchOptions
-from qkv.decoding.sentences import search_all
 from qkv.nn import Transformer, TransformerConfig
 from qkv.text.corpus import Pair
 from qkv.text.tokenizer import Tokenizers, TokenizerSettings
@@ -52,6 +53,32 @@ def test_a_fault_surfaces_and_the_threads_are_as_before(two_threads):
     assert torch.get_num_threads() == 2
 
 
+def test_a_thread_that_begins_meanwhile_has_all_threads(two_threads):
+    """Its first use of torch takes the process's number of threads, and keeps it for good."""
+    begun, over = threading.Barrier(2, timeout=20), threading.Event()
+    found = []
+
+    def bystander():
+        found.append(torch.get_num_threads())
+        over.wait(20)
+        found.append(torch.get_num_threads())
+
+    def work(number):
+        if begun.wait() == 0:
+            thread = threading.Thread(target=bystander)
+            thread.start()
+            threads.append(thread)
+            while not found:
+                pass
+        return torch.get_num_threads()
+
+    threads = []
+    assert list(side_by_side(work, range(2), threads=2)) == [1, 1]
+    over.set()
+    threads[0].join()
+    assert found == [2, 2]
+
+
 @pytest.mark.parametrize("beam", [1, 3])
 def test_threads_change_no_output(two_threads, tmp_path, beam):
     words = ["abc", "bcd", "cda", "dab"]
@@ -62,9 +89,10 @@ def test_threads_change_no_output(two_threads, tmp_path, beam):
     model = Transformer(TransformerConfig(tokenizers.target.vocab_size, **sizes)).double().eval()
     sources = [[*tokenizers.source.encode([words[i % 4] * (1 + i % 7)])[0], tokenizers.source.eos] for i in range(40)]
     options, told = SearchOptions(beam=beam, max_length_ratio=1.0), []
-    many = search_all(model, sources, tokenizers, options, batch_tokens=120, on_progress=told.append)
+    engine, request = TorchEngine(model, tokenizers), Request(sources, options)
+    many = engine.search(request, batch_tokens=120, on_progress=told.append)
     torch.set_num_threads(1)
-    one = search_all(model, sources, tokenizers, options, batch_tokens=120)
+    one = engine.search(request, batch_tokens=120)
     assert [best.tokens for [best, *_] in many] == [best.tokens for [best, *_] in one]
     assert len(told) > 2
     assert sum(told) == len(sources)

@@ -30,7 +30,7 @@ def engine_of(tokenizers):
                 parameter.mul_(3)
             if change is not None:
                 model.output.weight.copy_(change(model.output.weight))
-        return TorchEngine(model, tokenizers, torch.device("cpu"))
+        return TorchEngine(model, tokenizers)
 
     return engine_of
 

@@ -3,7 +3,7 @@
 import sys
 from argparse import ArgumentParser, Namespace
 
-from qkv.cli.arguments import add_beam, add_pairs, add_run, files_of_pairs, names, positive, use_threads
+from qkv.cli.arguments import add_beam, add_pairs, add_run, files_of_pairs, names, positive, set_up_process
 from qkv.cli.streams import is_terminal, put
 from qkv.cli.verb import Verb
 from qkv.errors import UserError
@@ -30,7 +30,7 @@ def _run(options: Namespace) -> None:
     for engine in engines:
         if engine not in ENGINES:
             raise UserError(f"unknown engine {engine!r}; there are: {', '.join(ENGINES)}")
-    use_threads(options)
+    set_up_process(options)
     found = benchmark(
         options.run,
         files=files_of_pairs(options),

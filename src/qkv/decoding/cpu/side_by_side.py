@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
+from qkv.devices import limit_this_thread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,10 +28,8 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], threads:
     if threads == 1 or len(items) < 2:
         yield from map(work, items)
         return
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(min(threads, len(items)), initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(min(threads, len(items)), initializer=limit_this_thread, initargs=(1,))
     try:
         yield from pool.map(work, items)
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)  # MKL has one number for all threads

@@ -1,16 +1,29 @@
 """Whether an engine computes what a model does: the same probabilities, and the same greedy outputs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 
-from qkv.decoding.engines.contract import Engine
-from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.engines.contract import Request
+from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.errors import UserError
 from qkv.text.tokenizer import Tokenizer, Tokenizers
 
 _LENGTHS = (1, 2, 5, 9, 14, 20)
 _GREEDY = SearchOptions(beam=1, max_length_ratio=1.0, max_length_extra=8)
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """What can be compared: any `Engine`, or what only searches and scores as one does."""
+
+    def search(self, request: Request) -> list[list[Hypothesis]]:
+        """See `Engine.search`; what is searched for is the best output, greedily."""
+
+    def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[list[float]]:
+        """See `Engine.score`."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +44,8 @@ class Agreement:
 
 
 def check(
-    engine: Engine,
-    reference: Engine,
+    engine: Searcher,
+    reference: Searcher,
     tokenizers: Tokenizers,
     tolerance: float,
     *,
@@ -88,7 +101,7 @@ def _made_up(tokenizer: Tokenizer, longest: int | None) -> list[list[int]]:
     return [[*ordinary[chosen].tolist(), tokenizer.eos] for chosen in drawn]
 
 
-def _greedy(engine: Engine, sources: list[list[int]], eos: int, longest: int | None) -> list[list[int]]:
+def _greedy(engine: Searcher, sources: list[list[int]], eos: int, longest: int | None) -> list[list[int]]:
     """Outputs with their end of sentence, which is put even to what was cut off: without it nothing is scored."""
     kept = None if longest is None else longest - 1
-    return [[*found.tokens[:kept], eos] for [found] in engine.search(sources, _GREEDY, batch_tokens=8192)]
+    return [[*found.tokens[:kept], eos] for [found] in engine.search(Request(sources, _GREEDY))]

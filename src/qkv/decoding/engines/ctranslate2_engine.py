@@ -19,11 +19,16 @@ from typing import Any
 
 import torch
 
+from qkv.decoding.engines.contract import Request, check
 from qkv.decoding.engines.ctranslate2_model import library, vocabulary
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.sentences import length_sorted_batches
+from qkv.decoding.shortlist import Shortlist
 from qkv.errors import UserError
 from qkv.text.tokenizer import Tokenizers
+
+COMPUTE_TYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
+"""What CTranslate2 calls our precisions."""
 
 BATCH_TOKENS = 2048
 """Source tokens × beam in a batch, at most: few and large batches are hard to share out among threads."""
@@ -34,6 +39,20 @@ _ENDED_FIRST = -8.0
 """A length penalty that ranks by brevity, so that what was cut off at the limit, the longest of all, comes last."""
 
 
+def compute_type(precision: str, device: torch.device) -> str:
+    """What CTranslate2 calls one of our precisions.
+
+    Raises:
+        UserError: if it has no such one, or not on this device here, or is not installed.
+    """
+    if precision not in COMPUTE_TYPES:
+        raise UserError(f"engine ctranslate2 has no precision {precision!r}; it has {', '.join(COMPUTE_TYPES)}")
+    wanted, able = COMPUTE_TYPES[precision], library().get_supported_compute_types(device.type)
+    if wanted not in able:
+        raise UserError(f"CTranslate2 cannot compute in {wanted} here, but in {', '.join(sorted(able))}")
+    return wanted
+
+
 class CTranslate2Engine:
     """A model that was exported by `export_ctranslate2`, loaded. It keeps the contract of `Engine`.
 
@@ -41,8 +60,9 @@ class CTranslate2Engine:
         path: the exported directory.
         tokenizers: those that it was exported with.
         longest: the most tokens that a source or target may have.
-        compute_type: what CTranslate2 computes in: float32, int8, int16, float16, bfloat16.
+        precision: what to compute in: one of `COMPUTE_TYPES`.
         device: where.
+        shortlist: limits the target tokens that a search looks at; the directory holds it as vmap.txt.
 
     The model is loaded when it is first needed; as many batches are worked on at a time as torch has threads.
 
@@ -50,20 +70,23 @@ class CTranslate2Engine:
         UserError: if CTranslate2 is not installed, or cannot compute so here; when first used, if it cannot load it.
     """
 
+    name = "ctranslate2"
+    exact = False
+    lacks = frozenset({"prefix", "record"})
+
     def __init__(
         self,
         path: str | Path,
         tokenizers: Tokenizers,
         *,
         longest: int,
-        compute_type: str = "float32",
+        precision: str = "float32",
         device: torch.device | str = "cpu",
+        shortlist: Shortlist | None = None,
     ):
         device = torch.device(device)
-        able = library().get_supported_compute_types(device.type)
-        if compute_type not in able:
-            raise UserError(f"CTranslate2 cannot compute in {compute_type} here, but in {', '.join(sorted(able))}")
-        self._path, self._compute_type, self._device = Path(path), compute_type, device
+        self.precision, self.shortlist, self.note = precision, shortlist, ""
+        self._path, self._compute_type, self._device = Path(path), compute_type(precision, device), device
         self._workers = torch.get_num_threads() if device.type == "cpu" else 1
         self._loaded: Any = None
         self.longest = longest
@@ -74,18 +97,11 @@ class CTranslate2Engine:
         self._forbidden = [[self._target_names[i]] for i in (special.bos, special.pad) if i not in (special.eos, -1)]
 
     def search(
-        self,
-        sources: Sequence[Sequence[int]],
-        options: SearchOptions,
-        *,
-        batch_tokens: int = 8192,
-        on_progress: Callable[[int], None] | None = None,
+        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """The best outputs of each source; see `qkv.decoding.sentences.search_all`.
-
-        Raises:
-            UserError: if a source is too long.
-        """
+        """See `Engine.search`."""
+        check(self, request)
+        sources, options = request.sources, request.options
         lengths = [len(source) for source in sources]
         self._check(lengths, "source")
         limits = options.length_limits(torch.tensor(lengths, dtype=torch.int64), self.longest).tolist()
@@ -101,11 +117,7 @@ class CTranslate2Engine:
         return results
 
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Natural log-probability of each token of each target; sources and targets end with eos.
-
-        Raises:
-            UserError: if a source or target is too long.
-        """
+        """See `Engine.score`."""
         self._check(map(len, sources), "source")
         self._check(map(len, targets), "target")
         scored = self._load().score_batch(
@@ -121,20 +133,21 @@ class CTranslate2Engine:
         Beside torch's threads, two for one batch were measured to be slower than one (benchmarks/RESULTS.md).
         """
         if self._loaded is None:
-            threads = torch.get_num_threads()
+            make = partial(
+                library().Translator,
+                str(self._path),
+                device=self._device.type,
+                device_index=self._device.index or 0,
+                compute_type=self._compute_type,
+                inter_threads=self._workers,
+                intra_threads=1,
+            )
             try:
-                self._loaded = library().Translator(
-                    str(self._path),
-                    device=self._device.type,
-                    device_index=self._device.index or 0,
-                    compute_type=self._compute_type,
-                    inter_threads=self._workers,
-                    intra_threads=1,
-                )
+                # It sets OpenMP's number of threads, which torch uses, too, for the thread that it is loaded by.
+                with ThreadPoolExecutor(1) as aside:
+                    self._loaded = aside.submit(make).result()
             except (RuntimeError, ValueError) as error:
                 raise UserError(f"{self._path}: CTranslate2 cannot load it: {error}") from None
-            finally:
-                torch.set_num_threads(threads)  # it has set the number of OpenMP's threads, which torch uses, too
         return self._loaded
 
     def _search_batch(
@@ -194,6 +207,7 @@ class CTranslate2Engine:
             min_decoding_length=0,
             max_input_length=0,
             suppress_sequences=self._forbidden,
+            use_vmap=self.shortlist is not None,
             return_end_token=True,
             return_scores=True,
         )

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from torch import Tensor, nn
 
+from qkv.decoding.shortlist import Shortlist
 from qkv.errors import UserError
 from qkv.files import new_directory
 from qkv.nn import MultiHeadAttention, Transformer, TransformerConfig
@@ -22,6 +23,8 @@ from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.tokenizer import Tokenizer, Tokenizers
 
 Quantization = Literal["none", "float32", "int8", "int16", "float16", "bfloat16"]
+
+_SEPARATORS = frozenset(" \t\n")
 
 POSITIONS = 4096
 """The longest sequence of an exported model whose positions are not learned: its table has to end somewhere."""
@@ -145,6 +148,30 @@ def vocabulary(tokenizer: Tokenizer) -> list[str]:
 def positions_of(config: TransformerConfig) -> int:
     """The longest sequence that the exported model can read or write."""
     return config.max_length if config.position == "learned" else POSITIONS
+
+
+def write_shortlist(shortlist: Shortlist, tokenizers: Tokenizers, directory: Path) -> None:
+    """Write a shortlist as the vmap.txt of an exported model: in each line a source token, a tab and its target tokens.
+
+    An empty source token has those that are always there. Such a line cannot hold a token that has a space, a tab or an
+    end of line in it; what a source token of that kind makes likely is always there.
+
+    Raises:
+        UserError: if a target token on the list is of that kind.
+    """
+    sources, targets = vocabulary(tokenizers.source), vocabulary(tokenizers.target)
+    always = set(shortlist.always.tolist())
+    lines = []
+    for source, wanted in zip(sources, shortlist.candidates.tolist(), strict=True):
+        if _SEPARATORS.isdisjoint(source):
+            lines.append(f"{source}\t{' '.join(targets[token] for token in sorted(set(wanted) - always))}\n")
+        else:
+            always.update(wanted)
+    lines.append(f"\t{' '.join(targets[token] for token in sorted(always))}\n")
+    used = always.union(*shortlist.candidates.tolist())
+    if unfit := [targets[token] for token in sorted(used) if not _SEPARATORS.isdisjoint(targets[token])]:
+        raise UserError(f"CTranslate2 has no shortlist with the token {unfit[0]!r}: leave it out, or take engine torch")
+    (directory / "vmap.txt").write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def _fill_vocabularies(spec: Any, tokenizers: Tokenizers) -> None:

@@ -1,21 +1,27 @@
-"""A model in another precision than it was trained in, or with a shortlist, as what searches in its place."""
+"""The engine that is torch: the model itself, or a copy in another precision, laid out for decoding."""
 
 import copy
 from collections.abc import Callable, Sequence
 
 import torch
 
+from qkv.decoding.beam import beam_search
+from qkv.decoding.beam_tree import BeamRecord, BeamTree
 from qkv.decoding.cpu.packing import Packing
 from qkv.decoding.cpu.quantization import quantize
+from qkv.decoding.cpu.side_by_side import side_by_side
+from qkv.decoding.engines.contract import EngineKind, Request
+from qkv.decoding.engines.registry import PRECISIONS
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.scoring import score_targets
-from qkv.decoding.sentences import search_all
-from qkv.decoding.shortlist import Shortlist, learn_shortlist
+from qkv.decoding.search import search
+from qkv.decoding.sentences import length_sorted_batches, tokens_at_once
+from qkv.decoding.shortlist import Shortlist, Shortlisted
+from qkv.decoding.steps import check_prefix
+from qkv.devices import Precision, autocast
 from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
-from qkv.run.directory import Run
-from qkv.text.batches import pad
-from qkv.text.encoded import EncodedCorpus
+from qkv.text.batches import forced_batch, pad
 from qkv.text.tokenizer import Tokenizers
 
 
@@ -23,56 +29,124 @@ class TorchEngine:
     """See `qkv.decoding.engines.contract.Engine`.
 
     Args:
-        model: in evaluation mode, in the precision wanted.
+        model: in evaluation mode, where it is to compute. Whoever changes it later sees that in what is found, unless
+            the precision made a copy of it.
         tokenizers: give the special ids.
-        device: where the model is.
-        shortlist: limits the target tokens that a search looks at, if given; scores are of the whole vocabulary.
+        precision: see `lower_precision`.
+        shortlist: limits the target tokens that a search looks at, if given.
+        autocast: what matrix products are computed in by a model that is being trained.
     """
 
+    name = "torch"
+    lacks: frozenset[str] = frozenset()
+
     def __init__(
-        self, model: Seq2Seq, tokenizers: Tokenizers, device: torch.device, shortlist: Shortlist | None = None
+        self,
+        model: Seq2Seq,
+        tokenizers: Tokenizers,
+        *,
+        precision: str = "float32",
+        shortlist: Shortlist | None = None,
+        autocast: Precision = "float32",
     ):
-        self.shortlist = shortlist
-        self._packing = Packing(model)
-        self._tokenizers, self._device = tokenizers, device
+        self.precision, self.shortlist, self.note = precision, shortlist, ""
+        self.exact = precision == autocast == "float32" and shortlist is None
+        self.device = next(model.parameters()).device
+        self._tokenizers, self._autocast = tokenizers, autocast
+        self._model = lower_precision(model, precision, self.device)
+        self._packing = Packing(self._model)
 
     @property
     def model(self) -> Seq2Seq:
         """What searches: the model, laid out for decoding."""
-        return self._packing.packed()
+        return self._packing.packed() if self._autocast == "float32" else self._model
 
     def search(
-        self,
-        sources: Sequence[Sequence[int]],
-        options: SearchOptions,
-        *,
-        batch_tokens: int,
-        on_progress: Callable[[int], None] | None = None,
+        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
-        """See `qkv.decoding.sentences.search_all`."""
-        return search_all(
-            self.model,
-            sources,
-            self._tokenizers,
-            options,
-            batch_tokens=batch_tokens,
-            device=self._device,
-            on_progress=on_progress,
-            shortlist=self.shortlist,
-        )
+        """See `Engine.search`."""
+        sources, model = request.sources, self.model
+        prefixes = [tuple(prefix) for prefix in request.prefixes or [()] * len(sources)]
+        for prefix in set(prefixes):
+            self._check(prefix)
+
+        def search_batch(indices: Sequence[int]) -> list[list[Hypothesis]]:
+            chosen, prefix = [sources[index] for index in indices], prefixes[indices[0]]
+            with autocast(self.device, self._autocast):  # here, as each thread has a context of its own
+                return self._search_batch(model, chosen, request.options, prefix)
+
+        lengths = [len(source) for source in sources]
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        most = tokens_at_once(lengths, batch_tokens // request.options.beam, threads)
+        batches = [
+            [alike[place] for place in places]
+            for alike in _groups(prefixes)
+            for places in length_sorted_batches([lengths[index] for index in alike], most)
+        ]
+        results: list[list[Hypothesis]] = [[] for _ in sources]
+        for indices, found in zip(batches, side_by_side(search_batch, batches, threads), strict=True):
+            for index, hypotheses in zip(indices, found, strict=True):
+                results[index] = hypotheses
+            if on_progress is not None:
+                on_progress(len(indices))
+        return results
+
+    def search_recorded(
+        self, source: Sequence[int], options: SearchOptions, prefix: Sequence[int] = ()
+    ) -> tuple[list[Hypothesis], BeamTree]:
+        """Search for one source, among all tokens, by beam search whatever the beam; also what the search considered.
+
+        Raises:
+            UserError: if no output can begin with the prefix.
+        """
+        self._check(prefix)
+        record, ids = BeamRecord(options), torch.tensor([source], device=self.device)
+        with autocast(self.device, self._autocast):
+            [found] = beam_search(
+                self.model, ids, None, **self._special(), options=options, prefix=prefix, record=record
+            )
+        return found, record.trees[0]
 
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Natural log-probability of each token of each target; sources and targets end with eos."""
-        tokenizer = self._tokenizers.target
-        source, source_mask = self._pad(sources, self._tokenizers.source.pad)
-        target_input, _ = self._pad([[tokenizer.bos, *target[:-1]] for target in targets], tokenizer.pad)
-        target_output, target_mask = self._pad(targets, tokenizer.pad)
-        scores = score_targets(self.model, source, source_mask, target_input, target_output, target_mask)
+        """See `Engine.score`."""
+        if not sources:
+            return []
+        batch = forced_batch(sources, targets, self._tokenizers).to(self.device)
+        with autocast(self.device, self._autocast):
+            scores = score_targets(
+                self.model, batch.source, batch.source_mask, batch.target_input, batch.target_output, batch.target_mask
+            )
         return [row[: len(target)] for row, target in zip(scores.tolist(), targets, strict=True)]
 
-    def _pad(self, encoded: Sequence[Sequence[int]], value: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        padded, mask = pad([list(ids) for ids in encoded], value)
-        return padded.to(self._device), None if mask is None else mask.to(self._device)
+    def _search_batch(
+        self, model: Seq2Seq, sources: Sequence[Sequence[int]], options: SearchOptions, prefix: Sequence[int]
+    ) -> list[list[Hypothesis]]:
+        padded, mask = pad(sources, self._tokenizers.source.pad)
+        source, source_mask = padded.to(self.device), None if mask is None else mask.to(self.device)
+        if self.shortlist is None:
+            return search(model, source, source_mask, **self._special(), options=options, prefix=prefix)
+        narrow = Shortlisted(model, torch.cat((self.shortlist.of(source), source.new_tensor(prefix))).unique())
+        special = {name: narrow.place(token) for name, token in self._special().items()}
+        places = [narrow.place(token) for token in prefix]
+        return narrow.restore(search(narrow, source, source_mask, **special, options=options, prefix=places))
+
+    def _special(self) -> dict[str, int]:
+        target = self._tokenizers.target
+        return {"bos": target.bos, "eos": target.eos, "pad": target.pad}
+
+    def _check(self, prefix: Sequence[int]) -> None:
+        try:
+            check_prefix(prefix, **self._special(), model=self._model)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+
+def _groups(prefixes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Indices of those that are alike."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, prefix in enumerate(prefixes):
+        groups.setdefault(prefix, []).append(index)
+    return list(groups.values())
 
 
 def lower_precision(model: Seq2Seq, precision: str, device: torch.device) -> Seq2Seq:
@@ -98,18 +172,9 @@ def lower_precision(model: Seq2Seq, precision: str, device: torch.device) -> Seq
     raise UserError(f"unknown precision {precision!r}: use float32, bf16, fp16 or int8")
 
 
-def shortlist_of(run: Run, tokenizers: Tokenizers, count: int) -> Shortlist:
-    """A run's shortlist of so many target tokens for each source token: learnt when it is first asked for, and kept.
-
-    Raises:
-        UserError: if the run's encoded training pairs are gone, or the shortlist is damaged.
-    """
-    path = run.path / f"shortlist-{count}.safetensors"
-    if path.is_file():
-        return Shortlist.load(path)
-    source, target = tokenizers.source, tokenizers.target
-    special = [target.bos, target.eos, target.pad, target.unk]
-    corpus = EncodedCorpus.open(run.encoded_path("train"))
-    shortlist = learn_shortlist(corpus, source.vocab_size, target.vocab_size, count, special)
-    shortlist.save(path)
-    return shortlist
+TORCH = EngineKind(
+    PRECISIONS,
+    lambda opening: TorchEngine(
+        opening.model, opening.tokenizers, precision=opening.precision, shortlist=opening.shortlist
+    ),
+)
