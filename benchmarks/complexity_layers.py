@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qkv.nn import MultiHeadAttention, Recurrence, attention
-from qkv.nn.cache import KeyValue
+from qkv.nn.attention import KeyValue
 from qkv.nn.convolutional import GatedConvolution
 from qkv.nn.recurrence import Hidden
 
@@ -100,15 +100,14 @@ class SelfAttention(Layer):
 
     def read(self, x: Tensor) -> KeyValue:
         """See `Layer.read`: all keys and values, with room for one more."""
-        keys, values = (F.pad(heads, (0, 0, 0, 1)) for heads in self.attention.project_key_value(x))
-        return keys, values
+        seen = self.attention.project_key_value(x)
+        return KeyValue(*(F.pad(heads, (0, 0, 0, 1)) for heads in (seen.key, seen.value)))
 
     def step(self, token: Tensor, state: KeyValue) -> Tensor:
         """See `Layer.step`."""
-        query, *new = self.attention.project_all(token)
-        for seen, one in zip(state, new, strict=True):
-            seen[:, :, -1:] = one
-        return self.attention.attend(query, *state)[0]
+        query, new = self.attention.project_all(token)
+        state.key[:, :, -1:], state.value[:, :, -1:] = new.key, new.value
+        return self.attention.attend(query, state)[0]
 
 
 class RestrictedAttention(SelfAttention):
@@ -130,7 +129,7 @@ class RestrictedAttention(SelfAttention):
         batch, length, _ = x.shape
         blocks = -(-length // REACH)
         missing = blocks * REACH - length
-        query, key, value = self.attention.project_all(x)
+        query, (key, value, _) = self.attention.project_all(x)
         query = F.pad(query, (0, 0, 0, missing)).unflatten(2, (blocks, REACH))
         key, value = (
             F.pad(part, (0, 0, REACH, missing)).unfold(2, 2 * REACH, REACH).transpose(-1, -2) for part in (key, value)
@@ -148,9 +147,9 @@ class RestrictedAttention(SelfAttention):
 
     def step(self, token: Tensor, state: Any) -> Tensor:
         """See `Layer.step`."""
-        query, key, value = self.attention.project_all(token)
-        keys, values = torch.cat([state[0], key], dim=2), torch.cat([state[1], value], dim=2)
-        return self.attention.attend(query, keys, values)[0]
+        query, new = self.attention.project_all(token)
+        key, value = torch.cat([state.key, new.key], dim=2), torch.cat([state.value, new.value], dim=2)
+        return self.attention.attend(query, KeyValue(key, value))[0]
 
 
 class Recurrent(Layer):

@@ -1,12 +1,15 @@
 """From text to text: what is between the strings and the search. Weights are random, tokenizers are real."""
 
 import dataclasses
+import importlib.util
 import math
 
 import pytest
 import torch
 
 import qkv
+from qkv.decoding.engines.registry import ENGINES
+from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.decoding.search import SearchOptions, search
 from qkv.errors import UserError
 from qkv.files import point, write_text
@@ -178,6 +181,11 @@ class TestNBest:
     def test_blank_sources(self, translator):
         assert translator.n_best([""], 3) == [[Translation("", 0.0, 0.0, [])]]
 
+    def test_a_text_is_no_list_of_texts(self, translator):
+        """Its letters would be."""
+        with pytest.raises(UserError, match=r"n_best takes a list of sources, not a text: \[source\]"):
+            translator.n_best("abc", 1)
+
     def test_tokens_make_up_the_text(self, translator, tokenizers):
         for outputs in translator.n_best(SOURCES, 2):
             for output in outputs:
@@ -217,6 +225,33 @@ class TestScore:
     def test_an_empty_target_is_its_end_alone(self, translator, tokenizers):
         [score] = translator.score([("a dog", "")])
         assert score.tokens == tokenizers.target.pieces([tokenizers.target.eos])
+
+
+class TestEngine:
+    def test_there_always_is_one_and_it_stays(self, translator):
+        assert isinstance(translator.engine, TorchEngine)
+        assert translator.reference is translator.engine
+        with pytest.raises(AttributeError):
+            translator.engine = None
+
+    def test_the_reference_is_the_model_itself(self, translator):
+        engine = TorchEngine(translator.model.float(), translator.tokenizers, precision="bf16")
+        other = Translator(translator.model, translator.tokenizers, options=OPTIONS, engine=engine)
+        translator.model.double()
+        assert other.engine is engine
+        assert other.reference.exact
+        assert other.reference is not engine
+        [source] = other.encode(["a dog"], "source")
+        assert other.search_recorded(source)[0] == translator.search([source])[0]
+
+    def test_ids_in_and_ids_out(self, translator, tokenizers):
+        sources, targets = translator.encode(SOURCES, "source"), translator.encode(TARGETS, "target")
+        found = translator.search(sources, translator.search_options(2, None, n_best=2))
+        assert [len(row) for row in found] == [2] * len(SOURCES)
+        text = tokenizers.target.decode([found[0][0].tokens])[0]
+        assert text == translator.translate(SOURCES[0], beam=2)
+        scores = translator.score_ids(sources, targets)
+        assert scores == [score.token_log_probabilities for score in translator.score(PAIRS)]
 
 
 class TestLearnedPositions:
@@ -268,6 +303,15 @@ class TestLoad:
         assert loaded.options == SearchOptions(beam=2, length_penalty=0.5, max_length_ratio=2.0, max_length_extra=10)
         assert loaded.batch_tokens == 300
         assert not loaded.model.training
+
+    def test_the_process_stays_as_it_was(self, run, monkeypatch):
+        """Commands of our own may change it; a program that uses the library may not be changed by it."""
+        monkeypatch.setattr("qkv.devices.ctypes.CDLL", lambda name: pytest.fail("the allocator is asked for"))
+        numbers = torch.__config__.parallel_info()
+        for engine in ENGINES:
+            if engine != "ctranslate2" or importlib.util.find_spec("ctranslate2") is not None:
+                qkv.load(run.path, device="cpu", engine=engine).translate(SOURCES)
+        assert torch.__config__.parallel_info() == numbers
 
     def test_the_users_mistakes(self, run, tmp_path):
         with pytest.raises(UserError, match="no such run directory"):

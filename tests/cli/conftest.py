@@ -21,7 +21,7 @@ tokenizer: {{kind: char}}
 model: {{d_model: 16, num_heads: 2, d_ff: 32, encoder_layers: 1, decoder_layers: 1, dropout: 0.0}}
 training: {{steps: 8, batch_tokens: 64, warmup_steps: 2, learning_rate: 1e-2}}
 validation: {{every: 2, samples: 0}}
-decoding: {{beam: 2}}
+decoding: {{beam: 2, engine: torch}}
 evaluation: {{metrics: [wer, per]}}
 """
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from qkv.decoding.engines.contract import Engine
+from qkv.decoding.engines.contract import Engine, Request
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
 from qkv.decoding.engines.ctranslate2_model import export_ctranslate2, vocabulary
 from qkv.decoding.search import SearchOptions, search
@@ -21,9 +21,9 @@ ctranslate2 = pytest.importorskip("ctranslate2")
 def export(tmp_path):
     """A function that exports a model and opens it."""
 
-    def opened(model, tokenizers, *, quantization="none", compute_type="float32", longest=4096):
+    def opened(model, tokenizers, *, quantization="none", precision="float32", longest=4096):
         path = export_ctranslate2(model, tokenizers, tmp_path / "exported", quantization=quantization)
-        return CTranslate2Engine(path, tokenizers, longest=longest, compute_type=compute_type)
+        return CTranslate2Engine(path, tokenizers, longest=longest, precision=precision)
 
     return opened
 
@@ -91,17 +91,17 @@ class TestWeights:
 
     @torch.no_grad()
     @pytest.mark.parametrize(
-        ("quantization", "compute_type", "allowed"),
+        ("quantization", "precision", "allowed"),
         [("int8", "int8", 0.1), ("int8", "float32", 0.05), ("int16", "float32", 0.01), ("float16", "float32", 0.002)],
     )
     def test_other_weights_compute_nearly_the_same(
-        self, quantization, compute_type, allowed, joint, make_model, encode, export
+        self, quantization, precision, allowed, joint, make_model, encode, export
     ):
         model = make_model(joint, d_model=64, d_ff=64)
         for parameter in model.parameters():
             parameter.mul_(0.3)  # less sharp than the others, as trained models are
         sources, targets = encode(joint), encode(joint, "target")
-        found = flat(export(model, joint, quantization=quantization, compute_type=compute_type).score(sources, targets))
+        found = flat(export(model, joint, quantization=quantization, precision=precision).score(sources, targets))
         expected = flat(scores_of(model, sources, targets, joint))
         distance = sum(abs(a - b) for a, b in zip(found, expected, strict=True)) / len(expected)
         assert 0 < distance < allowed
@@ -129,7 +129,7 @@ class TestSearch:
         model = make_model(separate, seed=seed, norm_position="pre")
         sources = encode(separate)
         options = SearchOptions(beam, length_penalty, max_length_ratio=1.5, max_length_extra=4, n_best=n_best)
-        found = export(model, separate).search(sources, options)
+        found = export(model, separate).search(Request(sources, options))
         expected = searched_by_torch(never_emitting(model, separate), sources, separate, options)
         for row, wanted in zip(found, expected, strict=True):
             assert [each.tokens for each in row] == [each.tokens for each in wanted]
@@ -156,10 +156,10 @@ class TestSearch:
         sources = encode(joint)
         options = SearchOptions(beam, max_length_ratio=0.5, max_length_extra=3)
         done = []
-        found = engine.search(sources, options, batch_tokens=batch_tokens, on_progress=done.append)
+        found = engine.search(Request(sources, options), batch_tokens=batch_tokens, on_progress=done.append)
         assert sum(done) == len(sources)
         for source, [hypothesis] in zip(sources, found, strict=True):
-            [[alone]] = engine.search([source], options)
+            [[alone]] = engine.search(Request([source], options))
             assert hypothesis.tokens == alone.tokens
             assert len(alone.tokens) + alone.finished <= len(source) // 2 + 3
 
@@ -168,7 +168,7 @@ class TestSearch:
         with torch.no_grad():
             model.output.weight[[joint.target.pad, joint.target.bos]] *= 9
         options = SearchOptions(4, n_best=4, max_length_extra=5)
-        found = export(model, joint).search(encode(joint), options)
+        found = export(model, joint).search(Request(encode(joint), options))
         emitted = {token for row in found for each in row for token in each.tokens}
         assert not emitted & {joint.target.pad, joint.target.bos, joint.target.eos}
 
@@ -176,7 +176,7 @@ class TestSearch:
     def test_log_probabilities_are_higher_by_what_is_never_emitted(self, joint, make_model, encode, export):
         model = make_model(joint)
         sources, target = encode(joint), joint.target
-        found = export(model, joint).search(sources, SearchOptions(beam=1, max_length_extra=30))
+        found = export(model, joint).search(Request(sources, SearchOptions(beam=1, max_length_extra=30)))
         for source, [hypothesis] in zip(sources, found, strict=True):
             tokens = [*hypothesis.tokens, target.eos] if hypothesis.finished else hypothesis.tokens
             logits = model(torch.tensor([source]), torch.tensor([[target.bos, *tokens[:-1]]]))[0]
@@ -187,19 +187,22 @@ class TestSearch:
             assert hypothesis.log_probability == pytest.approx(plain - lost, abs=1e-3)
 
     def test_a_source_without_tokens_has_an_empty_output(self, joint, make_model, export):
-        [[hypothesis]] = export(make_model(joint), joint).search([[joint.source.eos]], SearchOptions(3, n_best=3))
+        [[hypothesis]] = export(make_model(joint), joint).search(
+            Request([[joint.source.eos]], SearchOptions(3, n_best=3))
+        )
         assert hypothesis.tokens == []
         assert hypothesis.finished
 
     def test_no_sources_have_no_outputs(self, joint, make_model, export):
-        assert export(make_model(joint), joint).search([], SearchOptions()) == []
+        assert export(make_model(joint), joint).search(Request([], SearchOptions())) == []
 
     def test_leaves_torch_its_threads(self, joint, make_model, encode, export):
         before = torch.get_num_threads()
         try:
             torch.set_num_threads(2)
-            export(make_model(joint), joint).search(encode(joint), SearchOptions(), batch_tokens=1)
-            assert torch.get_num_threads() == 2
+            numbers = torch.__config__.parallel_info()
+            export(make_model(joint), joint).search(Request(encode(joint), SearchOptions()), batch_tokens=1)
+            assert torch.__config__.parallel_info() == numbers
         finally:
             torch.set_num_threads(before)
 
@@ -222,7 +225,7 @@ class TestSearch:
         monkeypatch.setattr(ctranslate2, "Translator", Recorded)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         for encoded in (encode(joint)[:1], encode(joint)):
-            export(make_model(joint), joint).search(encoded, SearchOptions(beam=1), batch_tokens=1)
+            export(make_model(joint), joint).search(Request(encoded, SearchOptions(beam=1)), batch_tokens=1)
         assert [options["intra_threads"] for options in made] == [1, 1]
         assert [options["inter_threads"] for options in made] == [threads, threads]
 
@@ -245,7 +248,7 @@ class TestVocabulary:
         monkeypatch.setattr(joint.target, "pieces", lambda ids: [names[i] for i in ids])
         sources = encode(joint)
         options = SearchOptions(beam=1, max_length_extra=4)
-        found = export(model, joint).search(sources, options)
+        found = export(model, joint).search(Request(sources, options))
         expected = searched_by_torch(model, sources, joint, options)
         assert [row[0].tokens for row in found] == [row[0].tokens for row in expected]
 
@@ -282,16 +285,22 @@ class TestRefusals:
         long = [[*[9] * 6, joint.source.eos]]
         short = [[9, joint.source.eos]]
         with pytest.raises(UserError, match=r"source 1 has 7 tokens, .* positions for 6"):
-            engine.search(long, SearchOptions())
+            engine.search(Request(long, SearchOptions()))
         with pytest.raises(UserError, match=r"target 1 has 7 tokens, .* positions for 6"):
             engine.score(short, long)
-        [[hypothesis]] = engine.search(short, SearchOptions(beam=1, max_length_extra=99))
+        [[hypothesis]] = engine.search(Request(short, SearchOptions(beam=1, max_length_extra=99)))
         assert len(hypothesis.tokens) <= 6
 
-    def test_a_precision_that_this_machine_lacks(self, joint, make_model, export):
-        with pytest.raises(UserError, match=r"cannot compute in float13 here, but in .*float32"):
-            export(make_model(joint), joint, compute_type="float13")
+    def test_a_precision_that_this_machine_lacks(self, joint, make_model, export, monkeypatch):
+        monkeypatch.setattr(ctranslate2, "get_supported_compute_types", lambda device: {"float32", "int8"})
+        with pytest.raises(UserError, match=r"cannot compute in bfloat16 here, but in float32, int8"):
+            export(make_model(joint), joint, precision="bf16")
+
+    def test_a_prefix(self, joint, make_model, export):
+        engine, source = export(make_model(joint), joint), [9, joint.source.eos]
+        with pytest.raises(UserError, match="engine ctranslate2 cannot begin outputs with a prefix: take engine torch"):
+            engine.search(Request([source], prefixes=[[9]]))
 
     def test_no_model(self, joint, tmp_path):
         with pytest.raises(UserError, match=f"{re.escape(str(tmp_path))}: CTranslate2 cannot load it"):
-            CTranslate2Engine(tmp_path, joint, longest=9).search([[9, joint.source.eos]], SearchOptions())
+            CTranslate2Engine(tmp_path, joint, longest=9).search(Request([[9, joint.source.eos]], SearchOptions()))

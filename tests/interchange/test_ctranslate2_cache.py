@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ import torch
 import qkv
 from qkv.cli.main import main
 from qkv.decoding.engines import ctranslate2_cache
+from qkv.decoding.engines.contract import Opening, title
 from qkv.decoding.engines.ctranslate2_cache import check_scores, check_search, fingerprint_of, is_intact, open_engine
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
-from qkv.decoding.engines.ctranslate2_model import export_ctranslate2
+from qkv.decoding.engines.ctranslate2_model import export_ctranslate2, write_shortlist
 from qkv.decoding.engines.torch_engine import TorchEngine
+from qkv.decoding.shortlist import Shortlist
 from qkv.errors import UserError
 from qkv.files import point, write_text
 from qkv.run.checkpoint import TrainingState, save_checkpoint
@@ -61,7 +64,7 @@ def load(run, **options):
 
 class TestKeeping:
     def test_translates_and_scores_as_torch_does(self, run):
-        torch_engine, other = qkv.load(run.path, device="cpu"), load(run)
+        torch_engine, other = qkv.load(run.path, device="cpu", engine="torch"), load(run)
         assert other.translate(TEXTS, beam=1) == torch_engine.translate(TEXTS, beam=1)
         assert other.translate(TEXTS) == torch_engine.translate(TEXTS)
         pairs = [(text, "ein Mann") for text in TEXTS if text]
@@ -83,7 +86,7 @@ class TestKeeping:
     def test_other_weights_under_the_same_name(self, run, joint, make_model, exports):
         before = load(run).translate(TEXTS)
         save(run, make_model(joint, seed=1), step=10)
-        assert load(run).translate(TEXTS) == qkv.load(run.path, device="cpu").translate(TEXTS) != before
+        assert load(run).translate(TEXTS) == qkv.load(run.path, device="cpu", engine="torch").translate(TEXTS) != before
         assert len(exports) == 2
 
     @pytest.mark.parametrize("name", ["model.bin", "config.json", "shared_vocabulary.json", "engine.json"])
@@ -117,19 +120,18 @@ class TestKeeping:
 
     def test_a_run_that_takes_no_files(self, run, exports):
         (run.path / "engines").write_text("in the way")
-        assert load(run).translate(TEXTS) == qkv.load(run.path, device="cpu").translate(TEXTS)
+        assert load(run).translate(TEXTS) == qkv.load(run.path, device="cpu", engine="torch").translate(TEXTS)
         assert len(exports) == 1
 
-    def test_int8_lies_beside_float32(self, run, joint):
-        model, checkpoint = qkv.load(run.path, device="cpu").model, run.checkpoint_path(10)
-        with pytest.raises(UserError, match="CTranslate2 disagrees"):  # as sharp as no trained model is
-            open_engine(run, checkpoint, model, joint, precision="int8")
+    def test_int8_lies_beside_float32(self, run, joint, make_model, monkeypatch):
+        opening = Opening(make_model(joint), joint, directory=run.path / "engines", checkpoint="step-00000010")
+        with monkeypatch.context() as strict:
+            strict.setitem(ctranslate2_cache._TOLERANCE, "int8", -1e6)
+            with pytest.raises(UserError, match="CTranslate2 disagrees"):
+                open_engine(replace(opening, precision="int8"))
         assert directories(run) == []
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(0.3)
         for precision in ("float32", "int8"):
-            open_engine(run, checkpoint, model, joint, precision=precision)
+            open_engine(replace(opening, precision=precision))
         assert directories(run) == ["ctranslate2-step-00000010-float32", "ctranslate2-step-00000010-int8"]
 
     def test_on_the_command_line(self, run, tmp_path, capsys):
@@ -142,7 +144,7 @@ class TestKeeping:
         ours, theirs = ([line.split("\t") for line in lines] for lines in outputs)
         assert [line[::2] for line in ours] == [line[::2] for line in theirs]
         assert main([*verb[:-1], "onnx"]) == 2
-        assert "unknown engine 'onnx': use torch or ctranslate2" in capsys.readouterr().err
+        assert "unknown engine 'onnx'; there are: auto, torch, ctranslate2" in capsys.readouterr().err
 
     def test_the_package_is_missing(self, run, monkeypatch):
         monkeypatch.setitem(sys.modules, "ctranslate2", None)
@@ -150,26 +152,72 @@ class TestKeeping:
             load(run)
 
     def test_the_users_mistakes(self, run, joint):
-        with pytest.raises(UserError, match="unknown engine 'onnx': use torch or ctranslate2"):
+        with pytest.raises(UserError, match="unknown engine 'onnx'; there are: auto, torch, ctranslate2"):
             qkv.load(run.path, device="cpu", engine="onnx")
         with pytest.raises(UserError, match="no precision 'int4'; it has float32, bf16, fp16, int8"):
-            open_engine(run, run.checkpoint_path(10), load(run).model, joint, precision="int4")
+            load(run, precision="int4")
 
-    def test_a_shortlist_is_torchs(self, run, tmp_path, capsys):
-        with pytest.raises(UserError, match="engine ctranslate2 has no shortlist"):
-            load(run, shortlist=5)
-        source = tmp_path / "sources.txt"
-        source.write_text("a dog\n")
-        assert (
-            main(["translate", str(run.path), "--input", str(source), "--engine", "ctranslate2", "--shortlist=5"]) == 2
-        )
-        assert capsys.readouterr().err.startswith("qkv: engine ctranslate2 has no shortlist: leave that out")
 
-    def test_a_recipe_that_asks_for_a_shortlist(self, run):
-        write_text(run.config_path, "decoding: {engine: ctranslate2, shortlist: 5}\n")
-        with pytest.raises(UserError, match="engine ctranslate2 has no shortlist"):
-            qkv.load(run.path, device="cpu")
-        assert isinstance(load(run).engine, CTranslate2Engine), "asked for by name, it goes without"
+class TestShortlist:
+    """CTranslate2 looks at the tokens that our own shortlist has."""
+
+    @pytest.fixture
+    def narrow(self, run, joint):
+        """A shortlist of three tokens a source token, in the run's place for it."""
+        vocabulary, special = joint.target.vocab_size, [joint.target.bos, joint.target.eos, joint.target.pad]
+        candidates = torch.randint(4, vocabulary, (vocabulary, 3), generator=torch.Generator().manual_seed(5))
+        candidates[joint.source.pad] = 30  # as learnt: nothing is seen beside padding
+        shortlist = Shortlist(candidates, torch.tensor([*special, joint.target.unk, 30]))
+        shortlist.save(run.shortlist_path(3))
+        return shortlist
+
+    @pytest.mark.parametrize("beam", [1, 3])
+    def test_outputs_are_those_of_our_shortlist(self, run, narrow, joint, beam):
+        ours, theirs = (qkv.load(run.path, device="cpu", engine=name, shortlist=3) for name in ("torch", "ctranslate2"))
+        assert title(theirs.engine) == "ctranslate2 float32, with a shortlist"
+        plain, differing = load(run), 0
+        for text in filter(None, TEXTS):
+            expected, found = (each.n_best([text], 1, beam=beam)[0][0] for each in (ours, theirs))
+            assert found.tokens == expected.tokens
+            allowed = joint.target.pieces(narrow.of(torch.tensor(theirs.encode([text], "source"))).tolist())
+            assert set(found.tokens) <= set(allowed)
+            differing += found.tokens != plain.n_best([text], 1, beam=beam)[0][0].tokens
+        assert differing
+
+    @pytest.mark.parametrize("beam", [1, 3])
+    def test_one_with_every_token_changes_nothing(self, run, joint, beam):
+        everything = torch.arange(joint.target.vocab_size)
+        Shortlist(everything[:, None], everything).save(run.shortlist_path(1))
+        narrow, plain = load(run, shortlist=1), load(run)
+        assert narrow.translate(TEXTS, beam=beam) == plain.translate(TEXTS, beam=beam)
+
+    def test_it_has_a_directory_of_its_own_and_is_made_anew_when_it_changes(self, run, narrow, exports):
+        load(run), load(run, shortlist=3)
+        assert directories(run) == ["ctranslate2-step-00000010-float32", "ctranslate2-step-00000010-float32-top3"]
+        load(run, shortlist=3)
+        assert len(exports) == 2
+        Shortlist(narrow.candidates.flip(0), narrow.always).save(run.shortlist_path(3))
+        load(run, shortlist=3)
+        assert len(exports) == 3
+
+    def test_the_recipe_may_ask_for_it(self, run, narrow):
+        write_text(run.config_path, "decoding: {engine: ctranslate2, shortlist: 3}\n")
+        assert qkv.load(run.path, device="cpu").engine.shortlist is not None
+        assert load(run).engine.shortlist is not None
+
+    def test_tokens_that_vmap_cannot_hold(self, joint, monkeypatch, tmp_path):
+        """A source token's likely ones are then always there; a target token is refused."""
+        names = ["", "a b", *(f"t{i}" for i in range(2, 60))]
+        monkeypatch.setattr("qkv.decoding.engines.ctranslate2_model.vocabulary", lambda tokenizer: names)
+        candidates = torch.full((60, 1), 7)
+        candidates[0], candidates[1] = 8, 9
+        write_shortlist(Shortlist(candidates, torch.tensor([2])), joint, tmp_path)
+        lines = (tmp_path / "vmap.txt").read_text().split("\n")
+        assert lines[:2] == ["t2\tt7", "t3\tt7"]
+        assert lines[-2:] == ["\tt2 t8 t9", ""]
+        candidates[5] = 1
+        with pytest.raises(UserError, match="no shortlist with the token 'a b'"):
+            write_shortlist(Shortlist(candidates, torch.tensor([2])), joint, tmp_path)
 
 
 class TestChecking:
@@ -184,22 +232,22 @@ class TestChecking:
 
     def test_its_own_weights_pass(self, opened, joint, make_model):
         model = make_model(joint)
-        check_scores(opened(model), model, joint, 1e-3)
-        check_search(opened(model), model, joint, 1e-3)
+        check_scores(opened(model), TorchEngine(model, joint), joint, 1e-3)
+        check_search(opened(model), TorchEngine(model, joint), joint, 1e-3)
 
     def test_other_weights_do_not(self, opened, joint, make_model):
         engine, model = opened(make_model(joint, seed=1)), make_model(joint)
         with pytest.raises(UserError, match=r"disagrees with torch on this model \(.* nats a token\)"):
-            check_scores(engine, model, joint, 1e-3)
+            check_scores(engine, TorchEngine(model, joint), joint, 1e-3)
         with pytest.raises(UserError, match="search disagrees with torch's"):
-            check_search(engine, model, joint, 1e-3)
+            check_search(engine, TorchEngine(model, joint), joint, 1e-3)
 
     def test_not_a_number_does_not(self, opened, joint, make_model):
         model = make_model(joint)
         engine = opened(model)
         engine.score = lambda sources, targets: [[float("nan")] * len(target) for target in targets]
         with pytest.raises(UserError, match=r"\(nan nats a token\)"):
-            check_scores(engine, model, joint, 1e-3)
+            check_scores(engine, TorchEngine(model, joint), joint, 1e-3)
 
     def test_nothing_is_kept_of_one_that_fails(self, run, monkeypatch):
         monkeypatch.setitem(ctranslate2_cache._TOLERANCE, "float32", -1e6)

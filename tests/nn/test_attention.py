@@ -206,6 +206,16 @@ class TestAttention:
         torch.testing.assert_close(mean, attention(query, key, value, causal=causal), atol=0.05, rtol=0)
 
 
+class BeginsAt:
+    """A cache that keeps nothing, but says where a sequence begins and ends."""
+
+    def __init__(self, *positions):
+        self.positions = positions
+
+    def extend(self, new):
+        return new
+
+
 class TestMultiHeadAttention:
     def test_heads_look_in_their_own_subspaces(self):
         module = MultiHeadAttention(12, 3)
@@ -263,7 +273,7 @@ class TestMultiHeadAttention:
         module, x = MultiHeadAttention(12, 3, rotary=True), torch.randn(2, 5, 12)
         order = torch.tensor([3, 0, 4, 1, 2])
         assert not torch.allclose(module(x[:, order])[0], module(x)[0][:, order])
-        moved = module.attend(*module.project_all(x, offset=100))[0]
+        moved = module(x, cache=BeginsAt(100, 105))[0]
         torch.testing.assert_close(moved, module(x)[0])
 
     def test_rotary_is_for_self_attention(self):

@@ -119,7 +119,7 @@ def test_rotary_turns_each_pair_of_channels():
 
 def test_rotary_offset_continues_a_sequence():
     rotate, x = RotaryPosition(4), torch.randn(2, 3, 10, 4)
-    torch.testing.assert_close(torch.cat((rotate(x[:, :, :7]), rotate(x[:, :, 7:], offset=7)), dim=2), rotate(x))
+    torch.testing.assert_close(torch.cat((rotate(x[:, :, :7]), rotate(x[:, :, 7:], first=7)), dim=2), rotate(x))
 
 
 def test_rotary_keeps_the_values_of_attention_in_reach():

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from qkv.nn import DecoderLayer, EncoderLayer, FeedForward, Residual, causal_mask, padding_mask
+from qkv.nn import DecoderLayer, EncoderLayer, FeedForward, LayerConfig, Residual, causal_mask, padding_mask
 
-LAYER = {"d_model": 12, "num_heads": 3, "d_ff": 24}
+LAYER = {"d_model": 12, "num_heads": 3, "d_ff": 24, "dropout": 0.0}
 
 
 class TestFeedForward:
@@ -58,14 +58,14 @@ class TestResidual:
 
 
 def test_an_encoder_layer_is_two_sublayers(norm_position):
-    layer, x = EncoderLayer(**LAYER, norm_position=norm_position), torch.randn(2, 5, 12)
+    layer, x = EncoderLayer(LayerConfig(**LAYER, norm_position=norm_position)), torch.randn(2, 5, 12)
     mask = padding_mask(torch.tensor([5, 3]))[:, None]
     first = layer.attention_residual(x, lambda x: layer.attention(x, x, x, mask)[0])
     torch.testing.assert_close(layer(x, mask), layer.feed_forward_residual(first, layer.feed_forward))
 
 
 def test_padding_does_not_reach_real_positions(norm_position):
-    layer, x = EncoderLayer(**LAYER, norm_position=norm_position), torch.randn(1, 5, 12)
+    layer, x = EncoderLayer(LayerConfig(**LAYER, norm_position=norm_position)), torch.randn(1, 5, 12)
     padded = torch.cat((x, torch.randn(1, 2, 12)), dim=1)
     mask = padding_mask(torch.tensor([5]), 7)[:, None]
     torch.testing.assert_close(layer(padded, mask)[:, :5], layer(x))
@@ -74,7 +74,7 @@ def test_padding_does_not_reach_real_positions(norm_position):
 
 def test_a_decoder_layer_is_three_sublayers(norm_position):
     layer, x, memory = (
-        DecoderLayer(**LAYER, norm_position=norm_position),
+        DecoderLayer(LayerConfig(**LAYER, norm_position=norm_position)),
         torch.randn(2, 4, 12),
         torch.randn(2, 5, 12),
     )
@@ -87,7 +87,7 @@ def test_a_decoder_layer_is_three_sublayers(norm_position):
 
 def test_the_future_does_not_reach_the_past(norm_position):
     layer, x, memory = (
-        DecoderLayer(**LAYER, norm_position=norm_position),
+        DecoderLayer(LayerConfig(**LAYER, norm_position=norm_position)),
         torch.randn(2, 6, 12),
         torch.randn(2, 5, 12),
     )
@@ -98,35 +98,17 @@ def test_the_future_does_not_reach_the_past(norm_position):
 
 
 def test_a_target_padded_on_the_left():
-    layer, x, memory = DecoderLayer(**LAYER), torch.randn(1, 4, 12), torch.randn(1, 5, 12)
+    layer, x, memory = DecoderLayer(LayerConfig(**LAYER)), torch.randn(1, 4, 12), torch.randn(1, 5, 12)
     padded = torch.cat((torch.randn(1, 2, 12), x), dim=1)
     mask = padding_mask(torch.tensor([4]), 6).flip(1)[:, None]
     torch.testing.assert_close(layer(padded, memory, mask=mask)[:, 2:], layer(x, memory))
 
 
-def test_keys_and_values_of_the_memory_stand_for_it():
-    layer, x, memory = DecoderLayer(**LAYER), torch.randn(2, 4, 12), torch.randn(2, 5, 12)
-    key_value = layer.cross_attention.project_key_value(memory)
-    torch.testing.assert_close(layer(x, key_value), layer(x, memory))
-
-
-@pytest.mark.parametrize("projected", [False, True])
-def test_beams_share_their_memory(projected):
-    layer, x, memory = DecoderLayer(**LAYER), torch.randn(6, 4, 12), torch.randn(2, 5, 12)
-    mask = padding_mask(torch.tensor([5, 3]))[:, None]
-    record, expected_record = ([], []), ([], [])
-    expected = layer(x, memory.repeat_interleave(3, 0), mask.repeat_interleave(3, 0), record=expected_record)
-    given = layer.cross_attention.project_key_value(memory) if projected else memory
-    torch.testing.assert_close(layer(x, given, mask, record=record), expected)
-    for weights, expected_weights in zip(record, expected_record, strict=True):
-        torch.testing.assert_close(weights, expected_weights)
-
-
 def test_layers_record_the_weights_of_every_head():
     x, memory = torch.randn(2, 4, 12), torch.randn(2, 5, 12)
     encoder_record, decoder_record, cross_record = [], [], []
-    EncoderLayer(**LAYER)(memory, record=encoder_record)
-    DecoderLayer(**LAYER)(x, memory, record=(decoder_record, cross_record))
+    EncoderLayer(LayerConfig(**LAYER))(memory, record=encoder_record)
+    DecoderLayer(LayerConfig(**LAYER))(x, memory, record=(decoder_record, cross_record))
     assert [weights.shape for weights in encoder_record] == [(2, 3, 5, 5)]
     assert [weights.shape for weights in decoder_record] == [(2, 3, 4, 4)]
     assert [weights.shape for weights in cross_record] == [(2, 3, 4, 5)]
@@ -137,8 +119,8 @@ def test_layers_record_the_weights_of_every_head():
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "swiglu"])
 def test_precisions_and_devices(activation, norm_position, dtype, tolerance, device):
-    options = {**LAYER, "activation": activation, "norm_position": norm_position, "rotary": False}
-    encoder, decoder = EncoderLayer(**options), DecoderLayer(**options)
+    options = {**LAYER, "activation": activation, "norm_position": norm_position}
+    encoder, decoder = EncoderLayer(LayerConfig(**options)), DecoderLayer(LayerConfig(**options))
     x, y = torch.randn(2, 5, 12), torch.randn(2, 4, 12)
     mask = padding_mask(torch.tensor([5, 3]))[:, None]
     exact = decoder(y, encoder(x, mask), mask)
@@ -151,7 +133,7 @@ def test_precisions_and_devices(activation, norm_position, dtype, tolerance, dev
 
 @pytest.mark.parametrize("kind", [EncoderLayer, DecoderLayer])
 def test_each_dropout_is_its_own(kind):
-    layer = kind(**LAYER, dropout=0.1, attention_dropout=0.2, activation_dropout=0.3)
+    layer = kind(LayerConfig(**LAYER | {"dropout": 0.1}, attention_dropout=0.2, activation_dropout=0.3))
     assert layer.attention.dropout == 0.2
     assert layer.feed_forward.dropout.probability == 0.3
     residuals = [part for part in layer.children() if isinstance(part, Residual)]
@@ -161,6 +143,6 @@ def test_each_dropout_is_its_own(kind):
 
 @pytest.mark.parametrize("kind", [EncoderLayer, DecoderLayer])
 def test_bias_is_everywhere_or_nowhere(kind):
-    assert not any(name.endswith("bias") for name, _ in kind(**LAYER, bias=False).named_parameters())
-    linear_and_norms = [m for m in kind(**LAYER).modules() if isinstance(m, nn.Linear | nn.LayerNorm)]
+    assert not any(name.endswith("bias") for name, _ in kind(LayerConfig(**LAYER, bias=False)).named_parameters())
+    linear_and_norms = [m for m in kind(LayerConfig(**LAYER)).modules() if isinstance(m, nn.Linear | nn.LayerNorm)]
     assert all(module.bias is not None for module in linear_and_norms)

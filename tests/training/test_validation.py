@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from qkv.config.loading import load_config
+from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.errors import UserError
 from qkv.metrics.metrics import compute_for_pairs
 from qkv.run.preparation import pair_files, prepare
@@ -46,6 +47,36 @@ def test_the_metric_is_that_of_a_translator(prepared, beam):
     outputs = dict(zip(sources, Translator(model, ready.tokenizers).translate(sources, beam=beam), strict=True))
     assert result.metric == compute_for_pairs(["cer"], pairs, outputs)["cer"].value
     assert result.samples == [(*pair, outputs[pair.source]) for pair in pairs[:3]]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_it_decodes_in_the_precision_of_training(prepared, threads):
+    """In every thread: a context that a thread has entered is not that of the threads it starts."""
+    ready = prepared(training={"precision": "bf16"}, validation={"metric": "cer"}, decoding={"batch_tokens": 60})
+    model, found = ready.build_model(), set()
+    validator = Validator(ready, CPU)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with model.output.register_forward_hook(lambda module, inputs, output: found.add(output.dtype)):
+            validator(model)
+    finally:
+        torch.set_num_threads(before)
+    assert found == {torch.bfloat16}
+
+
+def test_blank_sources_have_empty_outputs_and_are_not_searched(prepared, tmp_path, monkeypatch):
+    (tmp_path / "validation.tsv").write_text(" \tkato\nkato\ttoka\n")
+    data = {"root": str(tmp_path), "validation": "validation.tsv", "train": str(tmp_path / "train.tsv")}
+    (tmp_path / "train.tsv").write_text("kato\ttoka\nmire\tremi\n" * 20)
+    ready, searched = prepared(data=data, validation={"metric": "cer", "samples": 2}), []
+    search = TorchEngine.search
+    monkeypatch.setattr(
+        TorchEngine, "search", lambda *given, **options: searched.append(given[1]) or search(*given, **options)
+    )
+    result = Validator(ready, CPU)(ready.build_model())
+    assert [len(request.sources) for request in searched] == [1]
+    assert result.samples[0] == (" ", "kato", "")
 
 
 def test_only_so_many_examples_are_decoded_but_the_loss_sees_all(prepared):

@@ -27,11 +27,13 @@ def render() -> str:
 
 
 def attributes(documented: type[Any]) -> dict[str, str]:
-    """The section "Attributes:" of a class's docstring, as name → meaning."""
-    _, _, text = (inspect.getdoc(documented) or "").partition("Attributes:\n")
-    text = text.partition("\n\n")[0]
-    entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", text, flags=re.MULTILINE)
-    return {name: " ".join(meaning.split()) for name, meaning in entries}
+    """The section "Attributes:" of the docstrings of a class and of those that it extends, as name → meaning."""
+    meanings: dict[str, str] = {}
+    for part in documented.__mro__:
+        text = inspect.cleandoc(part.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+        entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", text, flags=re.MULTILINE)
+        meanings = {name: " ".join(meaning.split()) for name, meaning in entries} | meanings
+    return meanings
 
 
 def _section(section: BaseModel, shown: dict[type[BaseModel], str], path: str = "") -> Iterator[str]:

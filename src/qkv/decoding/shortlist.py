@@ -24,7 +24,7 @@ from qkv.decoding.cpu.quantization import QuantizedLinear
 from qkv.decoding.hypothesis import Hypothesis
 from qkv.errors import UserError
 from qkv.files import write_bytes
-from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
+from qkv.nn.seq2seq import AttentionRecord, Cache, Memory, Seq2Seq
 from qkv.text.encoded import EncodedCorpus
 from qkv.text.tokenizer import Tokenizers
 
@@ -166,7 +166,7 @@ class Shortlisted(Seq2Seq):
         """See `Seq2Seq.encode`."""
         return self.model.encode(source, source_mask, record)
 
-    def start(self, memory: Memory) -> State:
+    def start(self, memory: Memory) -> Cache:
         """See `Seq2Seq.start`."""
         return self.model.start(memory)
 
@@ -174,11 +174,11 @@ class Shortlisted(Seq2Seq):
         self,
         target: Int[Tensor, "rows target"],
         memory: Memory,
-        state: State | None = None,
+        cache: Cache | None = None,
         record: AttentionRecord | None = None,
     ) -> Float[Tensor, "rows target d_model"]:
         """See `Seq2Seq.decode`."""
-        return self.model.decode(self.tokens[target], memory, state, record)
+        return self.model.decode(self.tokens[target], memory, cache, record)
 
     def place(self, token: int) -> int:
         """Where a token of the model stands on the shortlist, which it must be on."""

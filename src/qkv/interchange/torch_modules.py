@@ -27,6 +27,7 @@ from qkv.nn import (
     DecoderLayer,
     Encoder,
     EncoderLayer,
+    LayerConfig,
     MultiHeadAttention,
     Transformer,
     TransformerConfig,
@@ -126,7 +127,7 @@ def _(layer: EncoderLayer) -> nn.TransformerEncoderLayer:
 def _(layer: nn.TransformerEncoderLayer) -> EncoderLayer:
     options = _our_options(layer, [layer.self_attn], [layer.dropout1, layer.dropout2])
     with torch.device("meta"):
-        converted = EncoderLayer(**options)
+        converted = EncoderLayer(LayerConfig(**options))
     return _with_weights(converted, layer, _reversed(_ENCODER_LAYER))
 
 
@@ -145,7 +146,7 @@ def _(layer: nn.TransformerDecoderLayer) -> DecoderLayer:
     dropouts = [layer.dropout1, layer.dropout2, layer.dropout3]
     options = _our_options(layer, [layer.self_attn, layer.multihead_attn], dropouts)
     with torch.device("meta"):
-        converted = DecoderLayer(**options)
+        converted = DecoderLayer(LayerConfig(**options))
     return _with_weights(converted, layer, _reversed(_DECODER_LAYER))
 
 

@@ -10,13 +10,13 @@ from qkv.nn.embedding import (
     TokenEmbedding,
     sinusoidal_position,
 )
-from qkv.nn.layers import DecoderLayer, EncoderLayer, FeedForward, Residual
+from qkv.nn.layers import DecoderLayer, EncoderLayer, FeedForward, LayerConfig, Residual
 from qkv.nn.masks import causal_mask, combine_masks, padding_mask
 from qkv.nn.norm import BatchNorm
 from qkv.nn.recurrence import Recurrence
 from qkv.nn.recurrent import RecurrentConfig, RecurrentSeq2Seq
 from qkv.nn.recurrent_attention import AdditiveAttention, Alignment, DotAttention, GeneralAttention
-from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
+from qkv.nn.seq2seq import AttentionRecord, Cache, Memory, Seq2Seq
 from qkv.nn.transformer import Decoder, Encoder, Transformer, TransformerConfig
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Alignment",
     "AttentionRecord",
     "BatchNorm",
+    "Cache",
     "ConvolutionalConfig",
     "ConvolutionalSeq2Seq",
     "Decoder",
@@ -34,6 +35,7 @@ __all__ = [
     "EncoderLayer",
     "FeedForward",
     "GeneralAttention",
+    "LayerConfig",
     "LearnedPosition",
     "Memory",
     "MultiHeadAttention",
@@ -44,7 +46,6 @@ __all__ = [
     "RotaryPosition",
     "Seq2Seq",
     "SinusoidalPosition",
-    "State",
     "TokenEmbedding",
     "Transformer",
     "TransformerConfig",

@@ -4,7 +4,7 @@ Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
 """
 
 import math
-from typing import Literal, overload
+from typing import Literal, NamedTuple, Protocol, overload, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +23,7 @@ def attention(
     value: Tensor,
     mask: Tensor | None = None,
     *,
+    bias: Tensor | None = None,
     causal: bool = False,
     dropout: float = 0.0,
     scale: float | None = None,
@@ -37,6 +38,7 @@ def attention(
     value: Tensor,
     mask: Tensor | None = None,
     *,
+    bias: Tensor | None = None,
     causal: bool = False,
     dropout: float = 0.0,
     scale: float | None = None,
@@ -50,6 +52,7 @@ def attention(
     value: Float[Tensor, "*batch key d_value"],
     mask: Bool[Tensor, "..."] | None = None,
     *,
+    bias: Float[Tensor, "..."] | None = None,
     causal: bool = False,
     dropout: float = 0.0,
     scale: float | None = None,
@@ -66,6 +69,7 @@ def attention(
         value: what is retrieved.
         mask: boolean, True = may attend, broadcastable to (*batch, query, key). A query that may attend to
             nothing retrieves zeros.
+        bias: what is added to the scores in place of a mask, -inf to hide a key: made once, for many attentions.
         causal: a query sees no later key; with more keys than queries, the queries are the last positions.
         dropout: probability of dropping an attention weight (pass 0 when not training).
         scale: factor on the scores; 1/√d_head by default.
@@ -74,20 +78,35 @@ def attention(
     Returns:
         The retrieved values, or (values, weights): a row of weights sums to one, or to zero if fully masked.
     """
+    found, weights = _attend(query, key, value, mask, bias, causal, dropout, scale, return_weights)
+    return found if weights is None else (found, weights)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    causal: bool,
+    dropout: float,
+    scale: float | None,
+    return_weights: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """`attention`, whose second result is None if the weights were not asked for."""
     query_length, key_length = query.shape[-2], key.shape[-2]
     if causal and (mask is not None or query_length != key_length or return_weights):
         # One query at the end sees every key: decoding step by step needs no mask.
         if query_length > 1:
             mask = combine_masks(mask, causal_mask(query_length, key_length, device=query.device))
         causal = False
-
     has_fused_kernel = dropout == 0.0 or query.device.type != "cpu"
     if has_fused_kernel and not return_weights:
-        return _fused_attention(query, key, value, mask, causal, dropout, scale)
+        return _fused_attention(query, key, value, mask, bias, causal, dropout, scale), None
     if causal and query_length > 1:
         mask = causal_mask(query_length, device=query.device)
-    retrieved, weights = _explicit_attention(query, key, value, mask, dropout, scale)
-    return (retrieved, weights) if return_weights else retrieved
+    found, weights = _explicit_attention(query, key, value, mask, bias, dropout, scale)
+    return found, weights if return_weights else None
 
 
 def _fused_attention(
@@ -95,25 +114,35 @@ def _fused_attention(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
+    bias: Tensor | None,
     causal: bool,
     dropout: float,
     scale: float | None,
 ) -> Tensor:
     if mask is None:
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=causal, scale=scale)
+        return F.scaled_dot_product_attention(query, key, value, bias, dropout, is_causal=causal, scale=scale)
     # Kernels disagree about rows that may attend to nothing (NaN, mean, zero): we open and zero such rows.
     sees_something = mask.any(dim=-1, keepdim=True)
     opened = torch.atleast_2d(mask | ~sees_something)
+    if bias is not None:
+        opened = torch.where(opened, bias, -torch.inf)
     retrieved = F.scaled_dot_product_attention(query, key, value, attn_mask=opened, dropout_p=dropout, scale=scale)
     return retrieved * sees_something.to(retrieved.dtype)
 
 
 def _explicit_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    dropout: float,
+    scale: float | None,
 ) -> tuple[Tensor, Tensor]:
     """Equation 1 as it is written, for whoever wants to see the weights."""
     scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-    weights = attention_weights((query * scale) @ key.transpose(-2, -1), mask)
+    scores = (query * scale) @ key.transpose(-2, -1)
+    weights = attention_weights(scores if bias is None else scores + bias, mask)
     return apply_dropout(weights, dropout) @ value, weights
 
 
@@ -127,6 +156,44 @@ def attention_weights(
     if mask is not None:
         weights = weights * mask.any(dim=-1, keepdim=True).to(weights.dtype)
     return weights
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of all heads, ready to be attended to.
+
+    Attributes:
+        key: what each value is known by.
+        value: what is retrieved.
+        bias: what is added to the scores of whoever looks; None if all may be seen.
+    """
+
+    key: Float[Tensor, "batch head key d_head"]
+    value: Float[Tensor, "batch head key d_head"]
+    bias: Float[Tensor, "..."] | None = None
+
+
+@runtime_checkable
+class KeyValueCache(Protocol):
+    """Where an attention leaves its keys and values in a search that goes on step by step; see `qkv.nn.cache`."""
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Of the step's tokens in their sequence: the first, and one beyond the last."""
+
+    def extend(self, new: KeyValue) -> KeyValue:
+        """Keep the step's own, and answer with all that the step may look at."""
+
+
+class StackedLinear(nn.Linear):
+    """Several linear maps of equal width, stacked, so that one matrix product gives them all."""
+
+    def forward(self, x: Float[Tensor, "*rows width"], first: int = 0, last: int = 3) -> Float[Tensor, "*rows out"]:
+        """The maps from `first` to `last` (excluded), side by side."""
+        width = self.in_features
+        if (last - first) * width == self.out_features:
+            return super().forward(x)
+        rows = slice(first * width, last * width)
+        return F.linear(x, self.weight[rows], None if self.bias is None else self.bias[rows])
 
 
 class MultiHeadAttention(nn.Module):
@@ -159,34 +226,34 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"d_model ({d_model}) must be a multiple of num_heads ({num_heads})")
         self.d_model, self.num_heads, self.dropout, self.bias = d_model, num_heads, dropout, bias
         self.scale = None if scale_scores else 1.0
-        # Query, key and value stacked, so that self-attention projects all three in one matrix product.
-        self.projection = nn.Linear(d_model, 3 * d_model, bias=bias)
+        self.projection = StackedLinear(d_model, 3 * d_model, bias=bias)  # to queries, keys and values
         self.output = nn.Linear(d_model, d_model, bias=bias)
         self.rotary = RotaryPosition(d_model // num_heads) if rotary else None
-        nn.init.xavier_uniform_(self.projection.weight)
-        nn.init.xavier_uniform_(self.output.weight)
-        if bias:
-            nn.init.zeros_(self.projection.bias)
-            nn.init.zeros_(self.output.bias)
+        for linear in (self.projection, self.output):
+            nn.init.xavier_uniform_(linear.weight)
+            if bias:
+                nn.init.zeros_(linear.bias)
 
     def forward(
         self,
         query: Float[Tensor, "batch query d_model"],
-        key: Float[Tensor, "batch key d_model"] | None = None,
+        key: Float[Tensor, "batch key d_model"] | KeyValue | None = None,
         value: Float[Tensor, "batch key d_model"] | None = None,
         mask: Bool[Tensor, "#batch #query key"] | None = None,
         *,
         causal: bool = False,
+        cache: KeyValueCache | None = None,
         return_weights: bool = False,
     ) -> tuple[Float[Tensor, "batch query d_model"], Float[Tensor, "batch head query key"] | None]:
         """Attend from each query to the keys and gather their values.
 
         Args:
             query: looks.
-            key: is looked at; the query itself by default (self-attention).
+            key: is looked at; the query itself by default (self-attention); or what `project_key_value` made of it.
             value: is gathered; the key itself by default.
             mask: True = may attend, shared by all heads.
             causal: see `attention`.
+            cache: of self-attention in a search; it says what may be seen, in place of `mask` and `causal`.
             return_weights: whether to return each head's weights.
 
         Returns:
@@ -196,82 +263,56 @@ class MultiHeadAttention(nn.Module):
             ValueError: if a key or value is given to an attention with rotary positions.
         """
         if key is None and value is None:
-            heads = self.project_all(query)
+            queries, keys_values = self.project_all(query, cache)
         elif self.rotary is not None:
             raise ValueError("rotary positions are for self-attention: pass the query alone")
         else:
+            (queries,) = self._split(self.projection(query, 0, 1))
             key = query if key is None else key
-            heads = (self.project_query(query), *self.project_key_value(key, value))
-        return self.attend(*heads, mask=mask, causal=causal, return_weights=return_weights)
+            keys_values = key if isinstance(key, KeyValue) else self.project_key_value(key, value)
+        return self.attend(queries, keys_values, mask, causal=causal and cache is None, return_weights=return_weights)
 
     def project_all(
-        self, x: Float[Tensor, "batch query d_model"], offset: int = 0
-    ) -> tuple[
-        Float[Tensor, "batch head query d_head"],
-        Float[Tensor, "batch head query d_head"],
-        Float[Tensor, "batch head query d_head"],
-    ]:
-        """Query, key and value of the same sequence, whose first position is `offset`."""
-        if self.rotary is None:
-            query, key, value = (self._split(part) for part in self.projection(x).chunk(3, dim=-1))
-            return query, key, value
-        query_and_key, value = self.projection(x).split((2 * self.d_model, self.d_model), dim=-1)
-        # Rotated together, as if they were one query with twice the heads.
-        query_and_key = query_and_key.unflatten(-1, (2 * self.num_heads, -1)).transpose(1, 2)
-        query, key = self.rotary(query_and_key, offset).chunk(2, dim=1)
-        return query, key, self._split(value)
-
-    def project_step(
-        self, x: Float[Tensor, "rows new d_model"], offset: int
-    ) -> tuple[Float[Tensor, "rows new head d_head"], Float[Tensor, "rows new 2 head d_head"]]:
-        """`project_all` for tokens that are to be kept: keys and values in one piece, each token's heads together."""
-        if self.rotary is None:
-            heads = self.projection(x).view(*x.shape[:2], 3, self.num_heads, -1)
-            return heads.select(2, 0), heads.narrow(2, 1, 2)
-        query, key, value = (part.transpose(1, 2) for part in self.project_all(x, offset))
-        return query, torch.stack((key, value), dim=2)
-
-    def project_query(self, query: Float[Tensor, "batch query d_model"]) -> Float[Tensor, "batch head query d_head"]:
-        """Queries alone, for keys and values that come from elsewhere."""
-        return self._split(self._project(query, 0, 1))
+        self, x: Float[Tensor, "batch length d_model"], cache: KeyValueCache | None = None
+    ) -> tuple[Float[Tensor, "batch head length d_head"], KeyValue]:
+        """Queries, and keys with values, of one sequence; with a cache also those of its beginning."""
+        query, key, value = self._split(self.projection(x))
+        if self.rotary is not None:
+            positions = (0, x.shape[1]) if cache is None else cache.positions
+            query, key = self.rotary(query, *positions), self.rotary(key, *positions)
+        return query, KeyValue(key, value) if cache is None else cache.extend(KeyValue(key, value))
 
     def project_key_value(
         self, key: Float[Tensor, "batch key d_model"], value: Float[Tensor, "batch key d_model"] | None = None
-    ) -> tuple[Float[Tensor, "batch head key d_head"], Float[Tensor, "batch head key d_head"]]:
-        """Keys and values of a memory: computed once, however often it is attended to."""
+    ) -> KeyValue:
+        """Of a memory, whose values are the keys unless said otherwise: once, however often it is attended to."""
         if value is None or value is key:
-            keys, values = self._project(key, 1, 3).chunk(2, dim=-1)
-        else:
-            keys, values = self._project(key, 1, 2), self._project(value, 2, 3)
-        return self._split(keys), self._split(values)
+            return KeyValue(*self._split(self.projection(key, 1, 3)))
+        return KeyValue(*self._split(self.projection(key, 1, 2)), *self._split(self.projection(value, 2, 3)))
 
     def attend(
         self,
         query: Float[Tensor, "batch head query d_head"],
-        key: Float[Tensor, "batch head key d_head"],
-        value: Float[Tensor, "batch head key d_head"],
-        *,
+        seen: KeyValue,
         mask: Bool[Tensor, "#batch #query key"] | None = None,
+        *,
         causal: bool = False,
         return_weights: bool = False,
     ) -> tuple[Float[Tensor, "batch query d_model"], Float[Tensor, "batch head query key"] | None]:
-        """Attend with heads that are projected already, join them and project the result."""
-        mask = None if mask is None else mask.unsqueeze(1)
-        dropout = self.dropout if self.training else 0.0
-        weights = None
-        if return_weights:
-            heads, weights = attention(
-                query, key, value, mask, causal=causal, dropout=dropout, scale=self.scale, return_weights=True
-            )
-        else:
-            heads = attention(query, key, value, mask, causal=causal, dropout=dropout, scale=self.scale)
+        """Attend with heads that are projected already, join them and project the result; see `forward`."""
+        heads, weights = _attend(
+            query,
+            seen.key,
+            seen.value,
+            None if mask is None else mask.unsqueeze(1),
+            seen.bias,
+            causal=causal,
+            dropout=self.dropout if self.training else 0.0,
+            scale=self.scale,
+            return_weights=return_weights,
+        )
         return self.output(heads.transpose(1, 2).flatten(start_dim=2)), weights
 
-    def _project(self, x: Tensor, first: int, last: int) -> Tensor:
-        """Project by the rows [first, last) of the stacked query, key and value matrices."""
-        rows = slice(first * self.d_model, last * self.d_model)
-        return F.linear(x, self.projection.weight[rows], self.projection.bias[rows] if self.bias else None)
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(batch, length, d_model) → (batch, head, length, d_head)"""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def _split(self, x: Float[Tensor, "batch length stacked"]) -> tuple[Float[Tensor, "batch head length d_head"], ...]:
+        """(batch, length, n · d_model) → n × (batch, head, length, d_head)"""
+        return tuple(part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in x.split(self.d_model, dim=-1))

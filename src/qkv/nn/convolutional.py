@@ -18,7 +18,7 @@ from qkv.nn.attention import attention
 from qkv.nn.dropout import Dropout
 from qkv.nn.embedding import Embedding
 from qkv.nn.options import Tying, check_options, make_embeddings, make_output
-from qkv.nn.seq2seq import AttentionRecord, CountingState, Memory, Seq2Seq, State
+from qkv.nn.seq2seq import AttentionRecord, Cache, CountingCache, Memory, Seq2Seq
 
 AddedPosition = Literal["sinusoidal", "learned", "none"]
 _HALF = math.sqrt(0.5)  # keeps the variance of a sum of two at that of one (section 3.4)
@@ -89,7 +89,7 @@ class ConvolutionalMemory(Memory):
     values: Float[Tensor, "batch source d_model"] = field(kw_only=True)
 
 
-class ConvolutionalState(CountingState):
+class ConvolutionalState(CountingCache):
     """Per decoder layer the last kernel_size − 1 inputs, which the next token's window still covers."""
 
     def __init__(self, windows: list[Tensor], sentences: int):
@@ -97,7 +97,7 @@ class ConvolutionalState(CountingState):
         self.windows: list[Float[Tensor, "rows past d_model"]] = windows
 
     def reorder(self, rows: Int[Tensor, " rows"]) -> None:
-        """See `State.reorder`."""
+        """See `Cache.reorder`."""
         self.rows = len(rows)
         self.windows = [window.index_select(0, rows) for window in self.windows]
 
@@ -208,6 +208,7 @@ class ConvolutionalSeq2Seq(Seq2Seq):
         super().__init__()
         self.config = config
         self.longest = config.longest
+        self.divisible = True
         source_tokens, target_tokens = make_embeddings(config)
         self.source_embedding = Embedding(source_tokens, config.position, config.dropout, config.max_length)
         self.target_embedding = Embedding(target_tokens, config.position, config.dropout, config.max_length)
@@ -240,11 +241,11 @@ class ConvolutionalSeq2Seq(Seq2Seq):
         self,
         target: Int[Tensor, "rows target"],
         memory: Memory,
-        state: State | None = None,
+        cache: Cache | None = None,
         record: AttentionRecord | None = None,
     ) -> Float[Tensor, "rows target d_model"]:
         """See `Seq2Seq.decode`. Training is a walk from the same start as a search, with the true tokens given."""
-        convolutional = self.start(memory) if state is None else cast(ConvolutionalState, state)
+        convolutional = self.start(memory) if cache is None else cast(ConvolutionalState, cache)
         embedded = self.target_embedding(target, offset=convolutional.length)
         x = embedded
         for index, layer in enumerate(self.decoder):

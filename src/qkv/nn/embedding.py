@@ -103,16 +103,17 @@ class RotaryPosition(_GrowingTable):
             raise ValueError(f"rotary positions need heads of even width, got {d_head}")
 
     def forward(
-        self, x: Float[Tensor, "batch head length d_head"], offset: int = 0
+        self, x: Float[Tensor, "batch head length d_head"], first: int = 0, last: int | None = None
     ) -> Float[Tensor, "batch head length d_head"]:
-        """Rotate positions that begin at `offset`.
+        """Rotate by the positions from `first` to `last` (excluded), again and again if `x` holds several such runs.
 
         A pair of channels is a complex number, and turning it is one multiplication by e^(i·angle).
         """
+        last = first + x.shape[2] if last is None else last
         precise = torch.promote_types(x.dtype, torch.float32)
-        turns = self.rows(offset, offset + x.shape[2], x.device, precise.to_complex())
-        pairs = torch.view_as_complex(x.to(precise).unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * turns).flatten(start_dim=-2).to(x.dtype)
+        turns = self.rows(first, last, x.device, precise.to_complex())
+        pairs = torch.view_as_complex(x.to(precise).unflatten(-1, (-1, 2))).unflatten(2, (-1, last - first))
+        return torch.view_as_real(pairs * turns).flatten(start_dim=-2).flatten(2, 3).to(x.dtype)
 
     def _compute(self, length: int) -> Tensor:
         angles = sinusoidal_position(length, self.width)

@@ -4,6 +4,7 @@ Vaswani et al. 2017, sections 3.1 and 3.3.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxtyping import Bool, Float
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qkv.nn.attention import MultiHeadAttention
-from qkv.nn.cache import KeyValue, TransformerState
+from qkv.nn.cache import LayerCache
 from qkv.nn.dropout import Dropout
+from qkv.nn.embedding import PositionKind
 from qkv.nn.norm import NormKind, make_norm
 
 Activation = Literal["relu", "gelu", "swiglu"]
@@ -46,17 +48,16 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length d_model"]:
         """Widen, bend, narrow."""
-        return self.narrow(self.dropout(activate(self.wide(x), self.activation)))
+        return self.narrow(self.dropout(self.bend(self.wide(x))))
 
-
-def activate(x: Float[Tensor, "*rows wide"], activation: Activation) -> Float[Tensor, "*rows d_ff"]:
-    """Bend: `swiglu` halves the width, as the first half is the gate."""
-    if activation == "relu":
-        return F.relu(x)
-    if activation == "gelu":
-        return F.gelu(x)
-    gate, x = x.chunk(2, dim=-1)
-    return F.silu(gate) * x
+    def bend(self, x: Float[Tensor, "*rows wide"]) -> Float[Tensor, "*rows d_ff"]:
+        """The non-linearity; `swiglu` halves the width, as the first half is the gate."""
+        if self.activation == "relu":
+            return F.relu(x)
+        if self.activation == "gelu":
+            return F.gelu(x)
+        gate, x = x.chunk(2, dim=-1)
+        return F.silu(gate) * x
 
 
 class Residual(nn.Module):
@@ -94,39 +95,84 @@ class Residual(nn.Module):
         return x + change if self.residual else change
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """The shape of a layer. Defaults are the paper's base model (table 3).
+
+    Attributes:
+        d_model: width of every token's vector.
+        num_heads: attention heads.
+        d_ff: width between the two maps of the feed-forward layer.
+        dropout: on embeddings and on each sublayer's output.
+        attention_dropout: on the attention weights.
+        activation_dropout: inside the feed-forward layer.
+        activation: relu, gelu or swiglu (gated).
+        norm: layer (the paper's), batch or none.
+        norm_position: post (the paper's) or pre.
+        residual: whether a sublayer's input is added to its output.
+        scale_scores: whether scores are divided by the square root of a head's width.
+        position: sinusoidal, learned, rotary or none; only rotary acts within a layer.
+        bias: whether linear maps and norms have one (the output projection never has).
+        causal: whether a target position sees only those before it; without, training peeks at what it is to predict.
+    """
+
+    d_model: int = 512
+    num_heads: int = 8
+    d_ff: int = 2048
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.0
+    activation: Activation = "relu"
+    norm: NormKind = "layer"
+    norm_position: NormPosition = "post"
+    residual: bool = True
+    scale_scores: bool = True
+    position: PositionKind = "sinusoidal"
+    bias: bool = True
+    causal: bool = True
+
+
+def _attention(config: LayerConfig, *, rotary: bool) -> MultiHeadAttention:
+    return MultiHeadAttention(
+        config.d_model,
+        config.num_heads,
+        dropout=config.attention_dropout,
+        scale_scores=config.scale_scores,
+        bias=config.bias,
+        rotary=rotary,
+    )
+
+
+def _feed_forward(config: LayerConfig) -> FeedForward:
+    return FeedForward(
+        config.d_model,
+        config.d_ff,
+        activation=config.activation,
+        dropout=config.activation_dropout,
+        bias=config.bias,
+    )
+
+
+def _add_and_norm(config: LayerConfig) -> Residual:
+    return Residual(
+        config.d_model,
+        norm=config.norm,
+        norm_position=config.norm_position,
+        residual=config.residual,
+        dropout=config.dropout,
+        bias=config.bias,
+    )
+
+
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward, each with Add & Norm (figure 1, left)."""
 
-    def __init__(
-        self,
-        d_model: int,
-        num_heads: int,
-        d_ff: int,
-        *,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        activation_dropout: float = 0.0,
-        activation: Activation = "relu",
-        norm: NormKind = "layer",
-        norm_position: NormPosition = "post",
-        residual: bool = True,
-        scale_scores: bool = True,
-        rotary: bool = False,
-        bias: bool = True,
-    ):
+    def __init__(self, config: LayerConfig):
         super().__init__()
-
-        def add_and_norm() -> Residual:
-            return Residual(
-                d_model, norm=norm, norm_position=norm_position, residual=residual, dropout=dropout, bias=bias
-            )
-
-        self.attention = MultiHeadAttention(
-            d_model, num_heads, dropout=attention_dropout, scale_scores=scale_scores, rotary=rotary, bias=bias
-        )
-        self.attention_residual = add_and_norm()
-        self.feed_forward = FeedForward(d_model, d_ff, activation=activation, dropout=activation_dropout, bias=bias)
-        self.feed_forward_residual = add_and_norm()
+        self.attention = _attention(config, rotary=config.position == "rotary")
+        self.attention_residual = _add_and_norm(config)
+        self.feed_forward = _feed_forward(config)
+        self.feed_forward_residual = _add_and_norm(config)
 
     def forward(
         self,
@@ -142,131 +188,64 @@ class EncoderLayer(nn.Module):
             record: the heads' weights are appended to it if given.
         """
 
-        def attend(x: Tensor) -> Tensor:
-            output, weights = self.attention(x, mask=mask, return_weights=record is not None)
-            return _recorded(output, weights, record)
+        def attend_to_source(x: Tensor) -> Tensor:
+            return _recorded(record, *self.attention(x, mask=mask, return_weights=record is not None))
 
-        x = self.attention_residual(x, attend)
+        x = self.attention_residual(x, attend_to_source)
         return self.feed_forward_residual(x, self.feed_forward)
 
 
 class DecoderLayer(nn.Module):
     """Causal self-attention, attention to the memory, feed-forward, all with Add & Norm (figure 1, right)."""
 
-    def __init__(
-        self,
-        d_model: int,
-        num_heads: int,
-        d_ff: int,
-        *,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        activation_dropout: float = 0.0,
-        activation: Activation = "relu",
-        norm: NormKind = "layer",
-        norm_position: NormPosition = "post",
-        residual: bool = True,
-        scale_scores: bool = True,
-        rotary: bool = False,
-        bias: bool = True,
-        causal: bool = True,
-    ):
+    def __init__(self, config: LayerConfig):
         super().__init__()
-        self.causal = causal
-
-        def add_and_norm() -> Residual:
-            return Residual(
-                d_model, norm=norm, norm_position=norm_position, residual=residual, dropout=dropout, bias=bias
-            )
-
-        self.attention = MultiHeadAttention(
-            d_model, num_heads, dropout=attention_dropout, scale_scores=scale_scores, rotary=rotary, bias=bias
-        )
-        self.attention_residual = add_and_norm()
-        self.cross_attention = MultiHeadAttention(
-            d_model, num_heads, dropout=attention_dropout, scale_scores=scale_scores, bias=bias
-        )
-        self.cross_attention_residual = add_and_norm()
-        self.feed_forward = FeedForward(d_model, d_ff, activation=activation, dropout=activation_dropout, bias=bias)
-        self.feed_forward_residual = add_and_norm()
+        self.causal = config.causal
+        self.attention = _attention(config, rotary=config.position == "rotary")
+        self.attention_residual = _add_and_norm(config)
+        self.cross_attention = _attention(config, rotary=False)
+        self.cross_attention_residual = _add_and_norm(config)
+        self.feed_forward = _feed_forward(config)
+        self.feed_forward_residual = _add_and_norm(config)
 
     def forward(
         self,
-        x: Float[Tensor, "rows target d_model"],
-        memory: Float[Tensor, "batch source d_model"] | KeyValue,
+        x: Float[Tensor, "batch target d_model"],
+        memory: Float[Tensor, "batch source d_model"],
         memory_mask: Bool[Tensor, "#batch #target source"] | None = None,
         *,
-        mask: Bool[Tensor, "#rows #target key"] | None = None,
+        mask: Bool[Tensor, "#batch #target key"] | None = None,
+        cache: LayerCache | None = None,
         record: tuple[list[Tensor], list[Tensor]] | None = None,
-    ) -> Float[Tensor, "rows target d_model"]:
+    ) -> Float[Tensor, "batch target d_model"]:
         """Let every position look at those before it and at the memory, then transform each.
 
         Args:
-            x: the layer's input; its rows are the memory's, or several adjacent ones (beams) for each.
-            memory: the encoder's states, or their keys and values if `cross_attention.project_key_value` was
-                called before.
+            x: the layer's input.
+            memory: the encoder's states.
             memory_mask: True = a source position that may be attended to.
             mask: True = may attend, beside the causal rule; needed only if the target is padded on the left.
+            cache: of a search, in which `x` holds new positions alone: it has the memory's keys and values, keeps those
+                of `x`, and says what may be seen in place of both masks.
             record: (self-attention, cross-attention) weights are appended to these lists if given.
         """
-        own_record, cross_record = record if record is not None else (None, None)
+        own, cross = record if record is not None else (None, None)
+        source, source_mask = (memory, memory_mask) if cache is None else (cache.memory, None)
 
         def attend_to_target(x: Tensor) -> Tensor:
-            output, weights = self.attention(x, mask=mask, causal=self.causal, return_weights=own_record is not None)
-            return _recorded(output, weights, own_record)
+            found = self.attention(x, mask=mask, causal=self.causal, cache=cache, return_weights=own is not None)
+            return _recorded(own, *found)
 
         def attend_to_memory(x: Tensor) -> Tensor:
-            key, value = self.cross_attention.project_key_value(memory) if isinstance(memory, Tensor) else memory
-            # A sentence's beams become more queries to the same memory, which is not copied.
-            queries = x.reshape(key.shape[0], -1, x.shape[-1])
-            output, weights = self.cross_attention.attend(
-                self.cross_attention.project_query(queries),
-                key,
-                value,
-                mask=memory_mask,
-                return_weights=cross_record is not None,
-            )
-            if weights is not None:
-                weights = weights.unflatten(2, (-1, x.shape[1])).transpose(1, 2).flatten(0, 1)
-            return _recorded(output.reshape(x.shape), weights, cross_record)
-
-        x = self.attention_residual(x, attend_to_target)
-        x = self.cross_attention_residual(x, attend_to_memory)
-        return self.feed_forward_residual(x, self.feed_forward)
-
-    def step(
-        self,
-        x: Float[Tensor, "rows new d_model"],
-        state: TransformerState,
-        index: int,
-        record: tuple[list[Tensor], list[Tensor]] | None = None,
-    ) -> Float[Tensor, "rows new d_model"]:
-        """The same for new positions alone: earlier ones and the memory have left keys and values in the state.
-
-        Args:
-            x: the layer's input; its rows are the state's sentences, or several adjacent ones (beams) for each.
-            state: has been told of the step by `TransformerState.extend`.
-            index: which layer this is.
-            record: see `forward`.
-        """
-        own_record, cross_record = record if record is not None else (None, None)
-
-        def attend_to_target(x: Tensor) -> Tensor:
-            query, key_value = self.attention.project_step(x, offset=state.length - x.shape[1])
-            found = state.attend_to_target(index, query, key_value, scale=self.attention.scale, record=own_record)
-            return self.attention.output(found)
-
-        def attend_to_memory(x: Tensor) -> Tensor:
-            query = self.cross_attention.project_query(x).transpose(1, 2)
-            found = state.attend_to_memory(index, query, scale=self.cross_attention.scale, record=cross_record)
-            return self.cross_attention.output(found)
+            found = self.cross_attention(x, source, mask=source_mask, return_weights=cross is not None)
+            return _recorded(cross, *found)
 
         x = self.attention_residual(x, attend_to_target)
         x = self.cross_attention_residual(x, attend_to_memory)
         return self.feed_forward_residual(x, self.feed_forward)
 
 
-def _recorded(output: Tensor, weights: Tensor | None, record: list[Tensor] | None) -> Tensor:
+def _recorded(record: list[Tensor] | None, output: Tensor, weights: Tensor | None) -> Tensor:
     if record is not None and weights is not None:
         record.append(weights)
     return output

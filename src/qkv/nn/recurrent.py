@@ -16,7 +16,7 @@ from qkv.nn.options import Tying, check_options, make_embeddings, make_output
 from qkv.nn.recurrence import Cell, Recurrence
 from qkv.nn.recurrent_attention import AlignmentKind
 from qkv.nn.recurrent_decoder import RecurrentMemory, RecurrentState, make_decoder
-from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
+from qkv.nn.seq2seq import AttentionRecord, Cache, Memory, Seq2Seq
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ class RecurrentSeq2Seq(Seq2Seq):
         self,
         target: Int[Tensor, "rows target"],
         memory: Memory,
-        state: State | None = None,
+        cache: Cache | None = None,
         record: AttentionRecord | None = None,
     ) -> Float[Tensor, "rows target d_model"]:
         """See `Seq2Seq.decode`. Training is a walk from the same start as a search, with the true tokens given."""
-        recurrent_state = self.start(memory) if state is None else cast(RecurrentState, state)
+        recurrent_state = self.start(memory) if cache is None else cast(RecurrentState, cache)
         hidden: Tensor = self.decoder(
             self.target_embedding(target),
             cast(RecurrentMemory, memory),

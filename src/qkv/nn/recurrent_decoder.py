@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qkv.nn.dropout import Dropout
 from qkv.nn.recurrence import Cell, Hidden, Recurrence, state_parts
 from qkv.nn.recurrent_attention import AlignmentKind, make_alignment
-from qkv.nn.seq2seq import CountingState, Memory
+from qkv.nn.seq2seq import CountingCache, Memory
 
 
 @dataclass
@@ -25,7 +25,7 @@ class RecurrentMemory(Memory):
     summary: Float[Tensor, "batch d_model"] = field(kw_only=True)
 
 
-class RecurrentState(CountingState):
+class RecurrentState(CountingCache):
     """A decoder's hidden state, whose size does not grow with what was decoded.
 
     Attributes:
@@ -44,14 +44,14 @@ class RecurrentState(CountingState):
         self.hidden, self.key, self.fed = hidden, key, fed
 
     def reorder(self, rows: Int[Tensor, " rows"]) -> None:
-        """See `State.reorder`."""
+        """See `Cache.reorder`."""
         self.rows = len(rows)
         self.hidden = tuple(part.index_select(1, rows) for part in self.hidden)
         if self.fed is not None:
             self.fed = self.fed.index_select(0, rows)
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> None:
-        """See `State.keep`."""
+        """See `Cache.keep`."""
         super().keep(sentences)
         if self.key is not None:
             self.key = self.key.index_select(0, sentences)

@@ -30,7 +30,7 @@ class Memory:
         return type(self)(**kept)
 
 
-class State(ABC):
+class Cache(ABC):
     """What a decoder remembers between steps of a search.
 
     Its rows are batch × beam, the beams of a sentence adjacent.
@@ -53,8 +53,8 @@ class State(ABC):
         """Finished sentences leave, with all their beams; the kept ones stay in the given order."""
 
 
-class CountingState(State):
-    """A state that counts its own tokens and sentences; an architecture adds what it remembers, and `reorder`.
+class CountingCache(Cache):
+    """A cache that counts its own tokens and sentences; an architecture adds what it remembers, and `reorder`.
 
     Attributes:
         rows: how many there are now, which is batch × beam.
@@ -66,7 +66,7 @@ class CountingState(State):
 
     @property
     def length(self) -> int:
-        """See `State.length`."""
+        """See `Cache.length`."""
         return self._length
 
     def advance(self, tokens: int) -> None:
@@ -74,7 +74,7 @@ class CountingState(State):
         self._length += tokens
 
     def keep(self, sentences: Int[Tensor, " kept"]) -> None:
-        """See `State.keep`."""
+        """See `Cache.keep`."""
         self.reorder(beam_rows(sentences, beam=self.rows // self._sentences))
         self._sentences = len(sentences)
 
@@ -108,12 +108,12 @@ class Seq2Seq(nn.Module, ABC):
         output: from the decoder's hidden vectors to one logit per target token.
         longest: the most tokens that a source or target may have; None if there is no limit.
         divisible: whether a batch's rows may be computed apart, side by side in threads, while training: no row
-            depends on the others, and what is left to chance is left to `qkv.nn.dropout`.
+            depends on the others, and what is left to chance is left to `qkv.nn.dropout`. Not unless it says so.
     """
 
     output: nn.Linear
     longest: int | None = None
-    divisible: bool = True
+    divisible: bool = False
 
     @abstractmethod
     def encode(
@@ -131,21 +131,21 @@ class Seq2Seq(nn.Module, ABC):
         """
 
     @abstractmethod
-    def start(self, memory: Memory) -> State:
-        """An empty state for a search; whatever depends on the memory alone is computed here, once."""
+    def start(self, memory: Memory) -> Cache:
+        """An empty cache for a search; whatever depends on the memory alone is computed here, once."""
 
     @abstractmethod
     def decode(
         self,
         target: Int[Tensor, "rows target"],
         memory: Memory,
-        state: State | None = None,
+        cache: Cache | None = None,
         record: AttentionRecord | None = None,
     ) -> Float[Tensor, "rows target d_model"]:
         """Hidden vectors from which the token after each given one is predicted.
 
-        Without a state `target` is the whole (right-padded) target, as in training. With one it holds only
-        the tokens that are new since the last call, and the state moves on in place; rows may then be
+        Without a cache `target` is the whole (right-padded) target, as in training. With one it holds only
+        the tokens that are new since the last call, and the cache moves on in place; rows may then be
         batch × beam for a memory of batch rows.
         """
 

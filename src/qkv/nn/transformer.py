@@ -6,12 +6,12 @@ from typing import Any, cast, get_args
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from qkv.nn.cache import TransformerState
+from qkv.nn.cache import TransformerCache
 from qkv.nn.embedding import Embedding, PositionKind
-from qkv.nn.layers import Activation, DecoderLayer, EncoderLayer, NormPosition
+from qkv.nn.layers import Activation, DecoderLayer, EncoderLayer, LayerConfig, NormPosition
 from qkv.nn.norm import NormKind, make_norm
 from qkv.nn.options import Tying, check_options, make_embeddings, make_output
-from qkv.nn.seq2seq import AttentionRecord, Memory, Seq2Seq, State
+from qkv.nn.seq2seq import AttentionRecord, Cache, Memory, Seq2Seq
 
 _CHOICES = {
     "activation": get_args(Activation),
@@ -22,32 +22,20 @@ _CHOICES = {
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(LayerConfig):
     """The shape of a Transformer. Defaults are the paper's base model (table 3).
 
     Attributes:
         vocab_size: number of source tokens.
         target_vocab_size: number of target tokens; the source's by default.
-        d_model: width of every token's vector.
-        num_heads: attention heads per layer.
-        d_ff: width between the two maps of the feed-forward layer.
         encoder_layers: depth of the encoder.
         decoder_layers: depth of the decoder.
-        dropout: on embeddings and on each sublayer's output.
-        attention_dropout: on the attention weights.
-        activation_dropout: inside the feed-forward layer.
-        activation: relu, gelu or swiglu (gated).
-        norm: layer (the paper's), batch or none.
-        norm_position: post (the paper's) or pre.
         final_norm: a norm after the last layer of each stack; by default only for pre-norm, which needs it.
-        residual: whether a sublayer's input is added to its output.
-        scale_scores: whether scores are divided by the square root of a head's width.
-        position: sinusoidal, learned, rotary or none.
         max_length: number of learned positions.
         tie: which embeddings are one matrix: none; target (target and output); all (source too).
-        bias: whether linear maps and norms have one (the output projection never has).
-        causal: whether a target position sees only those before it; without, training peeks at what it is to predict.
         mask_padding: whether padding of the source is hidden from attention.
+
+    And those of its layers, see `LayerConfig`.
 
     Raises:
         ValueError: if values are impossible or do not fit together.
@@ -55,25 +43,11 @@ class TransformerConfig:
 
     vocab_size: int
     target_vocab_size: int | None = None
-    d_model: int = 512
-    num_heads: int = 8
-    d_ff: int = 2048
     encoder_layers: int = 6
     decoder_layers: int = 6
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    activation_dropout: float = 0.0
-    activation: Activation = "relu"
-    norm: NormKind = "layer"
-    norm_position: NormPosition = "post"
     final_norm: bool | None = None
-    residual: bool = True
-    scale_scores: bool = True
-    position: PositionKind = "sinusoidal"
     max_length: int = 1024
     tie: Tying = "all"
-    bias: bool = True
-    causal: bool = True
     mask_padding: bool = True
 
     def __post_init__(self) -> None:
@@ -133,24 +107,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _layer_options(config: TransformerConfig) -> dict[str, Any]:
-    return {
-        "d_model": config.d_model,
-        "num_heads": config.num_heads,
-        "d_ff": config.d_ff,
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "activation_dropout": config.activation_dropout,
-        "activation": config.activation,
-        "norm": config.norm,
-        "norm_position": config.norm_position,
-        "residual": config.residual,
-        "scale_scores": config.scale_scores,
-        "rotary": config.position == "rotary",
-        "bias": config.bias,
-    }
-
-
 def _final_norm(config: TransformerConfig) -> nn.Module | None:
     wanted = config.norm_position == "pre" if config.final_norm is None else config.final_norm
     return make_norm(config.norm, config.d_model, bias=config.bias) if wanted else None
@@ -161,7 +117,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(**_layer_options(config)) for _ in range(config.encoder_layers))
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.norm = _final_norm(config)
 
     def forward(
@@ -181,9 +137,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.layers = nn.ModuleList(
-            DecoderLayer(**_layer_options(config), causal=config.causal) for _ in range(config.decoder_layers)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm = _final_norm(config)
 
     def forward(
@@ -192,26 +146,37 @@ class Decoder(nn.Module):
         memory: Float[Tensor, "batch source d_model"],
         memory_mask: Bool[Tensor, "#batch #target source"] | None = None,
         *,
-        state: TransformerState | None = None,
+        cache: TransformerCache | None = None,
         record: tuple[list[Tensor], list[Tensor]] | None = None,
     ) -> Float[Tensor, "rows target d_model"]:
-        """Transform `x`: with a state the new positions only, and the state's keys stand for `memory`."""
-        if state is not None:
-            state.extend(x.shape[0], x.shape[1])
-        for index, layer in enumerate(self.layers):
-            if state is None:
-                x = layer(x, memory, memory_mask, record=record)
-            else:
-                x = cast(DecoderLayer, layer).step(x, state, index, record)
+        """Transform `x`: with a cache the new positions only, and the cache's keys stand for `memory`."""
+        if cache is not None:
+            return self._step(x, memory, cache, record)
+        for layer in self.layers:
+            x = layer(x, memory, memory_mask, record=record)
+        return x if self.norm is None else self.norm(x)
+
+    def _step(
+        self, x: Tensor, memory: Tensor, cache: TransformerCache, record: tuple[list[Tensor], list[Tensor]] | None
+    ) -> Tensor:
+        shape = x.shape
+        seen: tuple[list[Tensor], list[Tensor]] | None = None if record is None else ([], [])
+        x = cache.begin(x)
+        for layer, kept in zip(self.layers, cache.layers, strict=True):
+            x = layer(x, memory, cache=kept, record=seen)
+        if record is not None and seen is not None:
+            record[0].extend(cache.by_row(weights, of_target=True) for weights in seen[0])
+            record[1].extend(cache.by_row(weights, of_target=False) for weights in seen[1])
+        x = x.reshape(shape)
         return x if self.norm is None else self.norm(x)
 
     def start(
         self, memory: Float[Tensor, "batch source d_model"], memory_mask: Bool[Tensor, "batch source"] | None = None
-    ) -> TransformerState:
-        """The state before the first token: every layer's keys and values of the memory, computed once."""
+    ) -> TransformerCache:
+        """The cache before the first token: every layer's keys and values of the memory, computed once."""
         layers = [cast(DecoderLayer, layer) for layer in self.layers]
         key_values = [layer.cross_attention.project_key_value(memory) for layer in layers]
-        return TransformerState(key_values, memory_mask, causal=layers[0].causal)
+        return TransformerCache(key_values, memory_mask, causal=layers[0].causal)
 
 
 class Transformer(Seq2Seq):
@@ -246,7 +211,7 @@ class Transformer(Seq2Seq):
         states = self.encoder(self.source_embedding(source), mask, None if record is None else record.encoder)
         return Memory(states, source_mask)
 
-    def start(self, memory: Memory) -> TransformerState:
+    def start(self, memory: Memory) -> TransformerCache:
         """See `Seq2Seq.start`."""
         return self.decoder.start(memory.states, memory.mask)
 
@@ -254,16 +219,14 @@ class Transformer(Seq2Seq):
         self,
         target: Int[Tensor, "rows target"],
         memory: Memory,
-        state: State | None = None,
+        cache: Cache | None = None,
         record: AttentionRecord | None = None,
     ) -> Float[Tensor, "rows target d_model"]:
         """See `Seq2Seq.decode`. A right-padded target needs no mask: real tokens come before padding."""
-        state = cast(TransformerState | None, state)
-        memory_mask = None if memory.mask is None else memory.mask[:, None, :]
         return self.decoder(
-            self.target_embedding(target, offset=0 if state is None else state.length),
+            self.target_embedding(target, offset=0 if cache is None else cache.length),
             memory.states,
-            memory_mask,
-            state=state,
+            None if memory.mask is None else memory.mask[:, None, :],
+            cache=cast(TransformerCache | None, cache),
             record=None if record is None else (record.decoder, record.cross),
         )

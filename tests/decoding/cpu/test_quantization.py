@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qkv.decoding.cpu.linear_maps import SplitAttention
+from qkv.decoding.cpu.linear_maps import Stack
 from qkv.decoding.cpu.quantization import QuantizedLinear, quantize
 from qkv.nn import Transformer, TransformerConfig
 
@@ -48,7 +48,7 @@ def test_a_model(position, norm_position):
     assert torch.equal(model(source, target), expected)
     exact = [m for m in quantized.modules() if type(m) is torch.nn.Linear]
     assert not exact
-    assert sum(isinstance(m, SplitAttention) for m in quantized.modules()) == 6
+    assert sum(isinstance(m, Stack) for m in quantized.modules()) == 6
 
     memory, state = quantized.encode(source), None
     state = quantized.start(memory)

@@ -15,14 +15,15 @@ from same_function import (
 )
 from torch import nn
 
-from qkv.nn import DecoderLayer, EncoderLayer, causal_mask, padding_mask
+from qkv.nn import DecoderLayer, EncoderLayer, LayerConfig, causal_mask, padding_mask
 
 
 def test_encoder_layer(origin, activation_and_bias, norm_position, source_mask, causal):
     activation, bias = activation_and_bias
+    options = {**LAYER, "dropout": 0.0, "activation": activation, "norm_position": norm_position, "bias": bias}
     ours, theirs = converted(
         origin,
-        lambda: EncoderLayer(**LAYER, activation=activation, norm_position=norm_position, bias=bias),
+        lambda: EncoderLayer(LayerConfig(**options)),
         lambda: nn.TransformerEncoderLayer(**torch_layer_options(activation, norm_position, bias)),
     )
     if causal:
@@ -43,9 +44,10 @@ def test_encoder_layer(origin, activation_and_bias, norm_position, source_mask, 
 )
 def test_decoder_layer(origin, activation_and_bias, norm_position, source_mask, target_mask):
     activation, bias = activation_and_bias
+    options = {**LAYER, "dropout": 0.0, "activation": activation, "norm_position": norm_position, "bias": bias}
     ours, theirs = converted(
         origin,
-        lambda: DecoderLayer(**LAYER, activation=activation, norm_position=norm_position, bias=bias),
+        lambda: DecoderLayer(LayerConfig(**options)),
         lambda: nn.TransformerDecoderLayer(**torch_layer_options(activation, norm_position, bias)),
     )
     assert_same_function(

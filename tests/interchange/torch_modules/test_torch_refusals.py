@@ -6,7 +6,7 @@ from same_function import D_FF, D_MODEL, HEADS, LAYER, config
 from torch import nn
 
 from qkv.interchange.torch_modules import from_torch, to_torch
-from qkv.nn import Decoder, DecoderLayer, EncoderLayer, MultiHeadAttention, Transformer
+from qkv.nn import Decoder, DecoderLayer, EncoderLayer, LayerConfig, MultiHeadAttention, Transformer
 
 
 def layer_with(**parts) -> nn.TransformerDecoderLayer:
@@ -50,9 +50,9 @@ class TestWhatTheOtherLacks:
         ("module", "message"),
         [
             (lambda: MultiHeadAttention(D_MODEL, 3, rotary=True), "rotary"),
-            (lambda: EncoderLayer(**LAYER, rotary=True), "rotary"),
-            (lambda: DecoderLayer(**LAYER, rotary=True), "rotary"),
-            (lambda: EncoderLayer(**LAYER, activation="swiglu"), "swiglu"),
+            (lambda: EncoderLayer(LayerConfig(**LAYER, position="rotary")), "rotary"),
+            (lambda: DecoderLayer(LayerConfig(**LAYER, position="rotary")), "rotary"),
+            (lambda: EncoderLayer(LayerConfig(**LAYER, activation="swiglu")), "swiglu"),
             (lambda: Decoder(config(activation="swiglu")), "swiglu"),
             (lambda: Transformer(config(position="rotary")), "rotary"),
         ],

@@ -6,7 +6,7 @@ from same_function import CLOSE, D_FF, D_MODEL, HEADS, LAYER, SOURCE, config, ra
 from torch import nn
 
 from qkv.interchange.torch_modules import from_torch, to_torch
-from qkv.nn import Decoder, DecoderLayer, Encoder, EncoderLayer, MultiHeadAttention
+from qkv.nn import Decoder, DecoderLayer, Encoder, EncoderLayer, LayerConfig, MultiHeadAttention
 
 THEIRS = {
     "attention": lambda: nn.MultiheadAttention(D_MODEL, HEADS, dropout=0.2, batch_first=True),
@@ -21,10 +21,10 @@ THEIRS = {
 OURS = {
     "attention": lambda: MultiHeadAttention(D_MODEL, HEADS, dropout=0.2),
     "encoder layer": lambda: EncoderLayer(
-        **LAYER, dropout=0.1, attention_dropout=0.2, activation_dropout=0.3, norm_position="pre"
+        LayerConfig(**LAYER, dropout=0.1, attention_dropout=0.2, activation_dropout=0.3, norm_position="pre")
     ),
     "decoder layer": lambda: DecoderLayer(
-        **LAYER, dropout=0.1, attention_dropout=0.2, activation_dropout=0.3, activation="gelu"
+        LayerConfig(**LAYER, dropout=0.1, attention_dropout=0.2, activation_dropout=0.3, activation="gelu")
     ),
     "encoder": lambda: Encoder(config(dropout=0.3)),
     "decoder": lambda: Decoder(config(norm_position="pre")),

@@ -1,14 +1,17 @@
 """A model with other linear maps in place of its own: the same results, or nearly, from matrices made for decoding."""
 
 import copy
+from collections.abc import Callable
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from qkv.decoding.cpu.split_attention import MakeLinear, SplitAttention
 from qkv.decoding.cpu.straight import StraightDecoderLayer
-from qkv.nn.attention import MultiHeadAttention
+from qkv.nn.attention import StackedLinear
 from qkv.nn.layers import DecoderLayer
 from qkv.nn.seq2seq import Seq2Seq
+
+MakeLinear = Callable[[Tensor, Tensor | None], nn.Module]  # from a weight (out_features, in_features) and a bias
 
 
 def with_linear_maps(model: Seq2Seq, make: MakeLinear) -> Seq2Seq:
@@ -18,17 +21,37 @@ def with_linear_maps(model: Seq2Seq, make: MakeLinear) -> Seq2Seq:
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     changed = copy.deepcopy(model, shared)
-    _replace(changed, make)
+    for module in list(changed.modules()):
+        for name, child in module.named_children():
+            if type(child) is StackedLinear:
+                setattr(module, name, Stack(child, make))
+            elif type(child) is nn.Linear:
+                setattr(module, name, make(child.weight, child.bias))
+    for module in list(changed.modules()):
+        for name, child in module.named_children():
+            if type(child) is DecoderLayer:
+                setattr(module, name, StraightDecoderLayer(child))
     return changed.eval()
 
 
-def _replace(module: nn.Module, make: MakeLinear) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, MultiHeadAttention):
-            setattr(module, name, SplitAttention(child, make))
-        elif type(child) is nn.Linear:
-            setattr(module, name, make(child.weight, child.bias))
-        else:
-            _replace(child, make)
-            if isinstance(child, DecoderLayer):
-                setattr(module, name, StraightDecoderLayer(child))
+class Stack(nn.Module):
+    """What a `StackedLinear` does, with a map made for each part that is asked for: not all can be cut into rows.
+
+    Args:
+        linear: what it is made from; stays as it is.
+        make: see `with_linear_maps`.
+    """
+
+    def __init__(self, linear: StackedLinear, make: MakeLinear):
+        super().__init__()
+        self._weight, self._bias, self._make = linear.weight.detach(), linear.bias, make
+        self._maps: dict[tuple[int, int], nn.Module] = {}
+
+    def forward(self, x: Float[Tensor, "*rows width"], first: int = 0, last: int = 3) -> Float[Tensor, "*rows out"]:
+        """See `StackedLinear.forward`."""
+        made = self._maps.get((first, last))
+        if made is None:
+            rows = slice(first * x.shape[-1], last * x.shape[-1])
+            made = self._make(self._weight[rows], None if self._bias is None else self._bias.detach()[rows])
+            self._maps[first, last] = made
+        return made(x)

@@ -199,4 +199,7 @@ def _sources_and_outputs(reference: TorchEngine, tokenizers: Tokenizers) -> tupl
 
 
 def _greedy(engine: Engine, sources: list[list[int]], tokenizers: Tokenizers) -> list[list[int]]:
-    return [[*best.tokens, tokenizers.target.eos] for [best] in engine.search(Request(sources, _GREEDY))]
+    """One at a time if there is a shortlist, which is that of a batch."""
+    batches = [sources] if engine.shortlist is None else [[source] for source in sources]
+    found = [row for batch in batches for row in engine.search(Request(batch, _GREEDY))]
+    return [[*best.tokens, tokenizers.target.eos] for [best] in found]

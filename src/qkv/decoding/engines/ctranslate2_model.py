@@ -24,8 +24,6 @@ from qkv.text.tokenizer import Tokenizer, Tokenizers
 
 Quantization = Literal["none", "float32", "int8", "int16", "float16", "bfloat16"]
 
-_SEPARATORS = frozenset(" \t\n")
-
 POSITIONS = 4096
 """The longest sequence of an exported model whose positions are not learned: its table has to end somewhere."""
 
@@ -153,8 +151,8 @@ def positions_of(config: TransformerConfig) -> int:
 def write_shortlist(shortlist: Shortlist, tokenizers: Tokenizers, directory: Path) -> None:
     """Write a shortlist as the vmap.txt of an exported model: in each line a source token, a tab and its target tokens.
 
-    An empty source token has those that are always there. Such a line cannot hold a token that has a space, a tab or an
-    end of line in it; what a source token of that kind makes likely is always there.
+    An empty source token has those that are always there. Such a line cannot hold a token without a name, or with a
+    space, a tab or an end of line in it; what a source token of that kind makes likely is always there.
 
     Raises:
         UserError: if a target token on the list is of that kind.
@@ -163,15 +161,19 @@ def write_shortlist(shortlist: Shortlist, tokenizers: Tokenizers, directory: Pat
     always = set(shortlist.always.tolist())
     lines = []
     for source, wanted in zip(sources, shortlist.candidates.tolist(), strict=True):
-        if _SEPARATORS.isdisjoint(source):
+        if _fits_a_line(source):
             lines.append(f"{source}\t{' '.join(targets[token] for token in sorted(set(wanted) - always))}\n")
         else:
             always.update(wanted)
     lines.append(f"\t{' '.join(targets[token] for token in sorted(always))}\n")
     used = always.union(*shortlist.candidates.tolist())
-    if unfit := [targets[token] for token in sorted(used) if not _SEPARATORS.isdisjoint(targets[token])]:
+    if unfit := [targets[token] for token in sorted(used) if not _fits_a_line(targets[token])]:
         raise UserError(f"CTranslate2 has no shortlist with the token {unfit[0]!r}: leave it out, or take engine torch")
     (directory / "vmap.txt").write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def _fits_a_line(token: str) -> bool:
+    return token != "" and frozenset(" \t\n").isdisjoint(token)
 
 
 def _fill_vocabularies(spec: Any, tokenizers: Tokenizers) -> None:
