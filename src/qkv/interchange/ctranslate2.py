@@ -1,11 +1,12 @@
 """CTranslate2 (https://opennmt.net/CTranslate2), a C++ engine that decodes fast on CPUs, as a target of exports."""
 
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import cast
 
 from qkv.decoding.engines.agreement import Searcher
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
 from qkv.decoding.engines.ctranslate2_model import (
+    TOLERANCES,
     Quantization,
     library,
     positions_of,
@@ -31,7 +32,7 @@ class CTranslate2(Target):
     """See `qkv.decoding.engines.ctranslate2_model`. Beside the model lie the tokenizers."""
 
     title = "CTranslate2"
-    tolerances: ClassVar = {"float32": 0.001, "int8": 0.5, "int16": 0.03, "float16": 0.03, "bfloat16": 0.3}
+    tolerances = TOLERANCES
 
     def refusal(self, model: Seq2Seq, tokenizers: Tokenizers) -> str | None:
         """See `Target`."""

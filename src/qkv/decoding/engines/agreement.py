@@ -104,4 +104,7 @@ def _made_up(tokenizer: Tokenizer, longest: int | None) -> list[list[int]]:
 def _greedy(engine: Searcher, sources: list[list[int]], eos: int, longest: int | None) -> list[list[int]]:
     """Outputs with their end of sentence, which is put even to what was cut off: without it nothing is scored."""
     kept = None if longest is None else longest - 1
-    return [[*found.tokens[:kept], eos] for [found] in engine.search(Request(sources, _GREEDY))]
+    # With a shortlist, what may be found depends on what is searched beside it.
+    batches = [sources] if getattr(engine, "shortlist", None) is None else [[source] for source in sources]
+    found = [best for batch in batches for [best] in engine.search(Request(batch, _GREEDY))]
+    return [[*best.tokens[:kept], eos] for best in found]
