@@ -108,6 +108,14 @@ def test_nn_imports_torch_alone():
     assert outside == {"torch", "jaxtyping", "qkv"}
 
 
+def test_nn_reads_like_the_paper():
+    """What is done for speed on one kind of machine is done elsewhere, to a finished model or around a training."""
+    for module, path in MODULES.items():
+        if part(module) == "nn":
+            text = path.read_text("utf-8")
+            assert re.findall(r"(?i)\bCPUs?\b(?!\()|\bpacking\b|quanti[sz]|torch\._", text) == [], module
+
+
 def test_text_knows_no_models():
     imported = {name for module in MODULES if part(module) == "text" for name in imports(module)}
     assert not any(name.startswith("torch.nn") for name in imported)

@@ -74,7 +74,7 @@ class Recurrence(nn.Module):
         Returns:
             The top layer's state at every position (zero on padding), and all layers' states after the last real one.
         """
-        # Half precision stays out of it on a CPU: not every one has LSTM kernels for it.
+        # Half precision is for CUDA: elsewhere not every machine has LSTM kernels for it.
         with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and x.is_cuda):
             if not x.is_cuda:
                 x = x.to(next(self.kernel.parameters()).dtype)

@@ -107,7 +107,7 @@ class Seq2Seq(nn.Module, ABC):
     Attributes:
         output: from the decoder's hidden vectors to one logit per target token.
         longest: the most tokens that a source or target may have; None if there is no limit.
-        divisible: whether a batch's rows may be computed apart, side by side in threads, while training: no row
+        divisible: whether a batch's rows may be computed apart, side by side, while training: no row
             depends on the others, and what is left to chance is left to `qkv.nn.dropout`. Not unless it says so.
     """
 

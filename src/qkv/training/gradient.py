@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 
 from qkv.config.schema import TrainingConfig
 from qkv.devices import autocast
-from qkv.nn.dropout import drawing_from
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import Batch
 from qkv.training.loss import Loss, batch_loss
+from qkv.training.masks import drawing_from
 from qkv.training.optimization import Optimization
 
 _MOST_PARTS = 4  # each has a gradient of its own, as large as the model
@@ -66,7 +67,8 @@ class Gradient:
         return max(1, min(torch.get_num_threads(), _MOST_PARTS, batch.target_output.numel() // _LEAST_TOKENS))
 
     def _add_whole(self, batch: Batch, tokens: int) -> Loss:
-        loss = self._loss(batch)
+        with drawing_from() if self._device.type == "cpu" else nullcontext():
+            loss = self._loss(batch)
         self._optimization.scale(loss.smoothed / tokens).backward()
         return Loss(loss.smoothed.detach(), loss.nll)
 
