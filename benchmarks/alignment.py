@@ -23,8 +23,8 @@ from alignment_language import Language, Phrase
 import qkv
 from qkv.files import write_text
 from qkv.inspection.alignment import Gold, Link, align, alignment_error_rate, links_of, rank_heads
-from qkv.inspection.attention_maps import record_pairs
 from qkv.inspection.attribution import METHODS, attribution_scores
+from qkv.inspection.forced import record_pairs
 from qkv.measuring.environment import Environment
 from qkv.run.checkpoint import read_description
 from qkv.run.directory import Run

@@ -35,7 +35,7 @@ from matplotlib.ticker import LogLocator
 
 from qkv.files import write_text
 from qkv.measuring.environment import Environment, now
-from qkv.pages.charts import COLORS
+from qkv.pages.style import COLORS
 
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 SHORT_LENGTHS = (8, 16, 32, 64)

@@ -69,4 +69,4 @@ def test_training_and_translating_load_what_they_use(loaded, torchs_own, recipe)
     assert loaded(TRAIN, recipe, run) <= torchs_own
     source = recipe.parent / "source.txt"
     source.write_text("ab\n", "utf-8")
-    assert loaded(TRANSLATE, run, source) <= torchs_own
+    assert loaded(TRANSLATE, run, source) <= torchs_own | {"ctranslate2"}, "the engine that auto takes"

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from qkv.comparison.compare import compare
     from qkv.errors import UserError
     from qkv.experiment.experiment import train
-    from qkv.inspection.attention_maps import Inspection, inspect
+    from qkv.inspection.attention_maps import Inspection, attention_maps
     from qkv.inspection.shapes import shapes
     from qkv.nn import Transformer, TransformerConfig, attention
     from qkv.translator import Translator, load
@@ -17,9 +17,9 @@ _HOMES = {
     "Transformer": "qkv.nn",
     "TransformerConfig": "qkv.nn",
     "attention": "qkv.nn",
+    "attention_maps": "qkv.inspection.attention_maps",
     "compare": "qkv.comparison.compare",
     "Inspection": "qkv.inspection.attention_maps",
-    "inspect": "qkv.inspection.attention_maps",
     "shapes": "qkv.inspection.shapes",
     "train": "qkv.experiment.experiment",
     "load": "qkv.translator",
@@ -35,8 +35,8 @@ __all__ = [
     "UserError",
     "__version__",
     "attention",
+    "attention_maps",
     "compare",
-    "inspect",
     "load",
     "shapes",
     "train",

@@ -1,11 +1,14 @@
 """Writing without ever leaving half a file behind."""
 
+import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from qkv.errors import UserError
 
@@ -27,6 +30,24 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """`write_text` for what is not text."""
     _write(path, [content])
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
+    """`write_text` for what `to_json` makes of `content`."""
+    write_text(path, to_json(content, indent=indent) + "\n")
+
+
+def to_json(content: Any, *, indent: int | None = None) -> str:
+    """Strict JSON, which every reader takes: a number that is not finite becomes null, as JSON has no other word."""
+    return json.dumps(_finite(content), ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> None:

@@ -94,7 +94,7 @@ def measurement() -> Callable[..., Measurement]:
             "scores": [Score("bleu", 25.5, "nrefs:1|tok:13a", True), Score("per", 60.0, None, False)],
             "length_unit": "words",
             "by_length": [LengthBucket(1, 10, 25, 30.0), LengthBucket(11, 30, 25, 20.0)],
-            "decoding": DecodingSpeed(50, 5, 2.0, 25.0, 250.0),
+            "decoding": DecodingSpeed("torch float32", 50, 5, 2.0, 25.0, 250.0),
             "times": [LengthTime(8, 0.010, 1e-4), LengthTime(16, 0.020, 2e-4)],
             "examples": [Example("a | b", "B A", "<script>alert('x')</script>")],
             "environment": ENVIRONMENT,

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import qkv
 from qkv.comparison import compare as module
@@ -272,6 +273,17 @@ def test_a_variant_that_fails_is_reported_and_the_others_go_on(recipe, tmp_path,
     trained.clear()
     go_on(recipe, tmp_path / "c", vary, overrides=overrides)
     assert trained == ["learning_rate=1e30"], "it is tried again, the other one is not"
+
+
+def test_what_one_variant_does_to_torch_the_next_does_not_meet(recipe, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = go_on(recipe, tmp_path, {"threads": [1, None]}, overrides=["training.steps=2"])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert [row.measurement.environment.threads for row in found.rows] == [1, 2], "null: all that there are"
 
 
 def test_without_test_pairs_the_validation_pairs_count(recipe, tmp_path):

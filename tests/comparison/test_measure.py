@@ -3,17 +3,12 @@
 import json
 
 import pytest
-import torch
 
 from qkv.comparison.measure import choose_examples, how_it_learnt
 from qkv.comparison.results import Measurement
-from qkv.decoding.hypothesis import SearchOptions
 from qkv.evaluation.by_length import length_unit, quality_by_length
-from qkv.measuring.speed import DECODED_ROWS, decoding_speed, times_by_length
-from qkv.nn.transformer import Transformer, TransformerConfig
 from qkv.run.directory import Run
 from qkv.text.corpus import Pair
-from qkv.translator import Translation, Translator
 
 
 def pairs_of(*lengths):
@@ -84,63 +79,16 @@ def test_curves_come_from_the_records(tmp_path):
     ]
     records.append({"event": "validation", "step": 3, "seconds": 35.0, "loss": 2.0, "bleu": 5.0})
     records.append({"event": "validation", "step": 8, "seconds": 120.0, "loss": 1.0, "bleu": 7.0})
+    records.append({"event": "validation", "step": 9, "seconds": 120.0, "loss": None, "bleu": None})
+    records.append(
+        {"event": "train", "step": 9, "seconds": 1.0, "target_tokens": 9, "nll": None, "tokens_per_second": 30.0}
+    )
     run.metrics_path.write_text("".join(json.dumps(record) + "\n" for record in records))
     found = how_it_learnt(run)
     assert found["tokens_per_second"] == 30.0, "the median: a slow report does not count for much"
     assert (found["steps"], found["target_tokens"], found["minutes"]) == (8, 800, 2.0)
     assert [(point.step, point.target_tokens) for point in found["training"]] == [(2, 180), (4, 360), (6, 540)]
     assert [(p.target_tokens, p.loss, p.metric) for p in found["validation"]] == [(270, 2.0, 5.0), (800, 1.0, 7.0)]
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    sizes = {"d_model": 16, "num_heads": 2, "d_ff": 32, "encoder_layers": 1, "decoder_layers": 1}
-    return Transformer(TransformerConfig(vocab_size=20, target_vocab_size=30, tie="none", **sizes))
-
-
-def test_times_leave_the_model_as_it_was(model):
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.eval()
-    found = times_by_length(model, 20, 30, lengths=(4, 8))
-    assert [time.length for time in found] == [4, 8]
-    assert all(0 < time.decoding_seconds * DECODED_ROWS * time.length < 60 for time in found)
-    assert all(0 < time.training_seconds < 60 for time in found)
-    assert not model.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_lengths_beyond_the_model_are_left_out(model):
-    model.longest = 5
-    assert [time.length for time in times_by_length(model, 20, 30, lengths=(4, 8))] == [4]
-
-
-class Slow(Translator):
-    """Answers every source with two tokens, and remembers what it was asked."""
-
-    device = torch.device("cpu")
-    options = SearchOptions()
-
-    def __init__(self):
-        self.asked = []
-
-    def translate(self, sources, **options):
-        return list(sources)
-
-    def n_best(self, sources, n, **options):
-        self.asked.append((list(sources), n, options))
-        return [[Translation("a b", 0.0, 0.0, ["a", "b"])] for _ in sources]
-
-
-def test_decoding_speed_is_of_a_sample_spread_over_all_sources():
-    translator = Slow()
-    speed = decoding_speed(translator, [str(number) for number in range(1000)], beam=3)
-    ((sources, n, options),) = translator.asked
-    assert sources == [str(number) for number in range(0, 1000, 5)]
-    assert (n, options) == (1, {"beam": 3})
-    assert speed.sources == 200
-    assert speed.tokens_per_second == pytest.approx(2 * speed.sentences_per_second)
 
 
 def test_a_measurement_is_read_back_as_it_was_written(measurement, tmp_path):
@@ -154,15 +102,3 @@ def test_a_damaged_measurement_is_none(content, tmp_path):
     if content is not None:
         (tmp_path / "m.json").write_text(content)
     assert Measurement.load(tmp_path / "m.json") is None
-
-
-def test_the_encoders_time_is_not_in_that_of_decoding(model, monkeypatch):
-    encode, calls = model.encode, []
-
-    def counted(*arguments, **named):
-        calls.append(model.training)
-        return encode(*arguments, **named)
-
-    monkeypatch.setattr(model, "encode", counted)
-    times_by_length(model, 20, 30, lengths=(4, 8))
-    assert calls.count(False) == 2, "once for each length, not at every repetition"

@@ -10,7 +10,7 @@ import pytest
 from qkv.comparison.results import Row
 from qkv.evaluation.by_length import LengthBucket
 from qkv.measuring.environment import Environment
-from qkv.measuring.speed import LengthTime
+from qkv.measuring.speed import DecodingSpeed, LengthTime
 
 EVIL = "<script>alert(1)</script>"
 
@@ -78,7 +78,7 @@ def test_markdown_tables_parse(two):
     tables = markdown_tables(two.to_markdown())
     assert len(tables) == 5
     for header, alignment, *rows in tables:
-        assert all(re.fullmatch(r"--[-:]", cell) for cell in alignment)
+        assert all(re.fullmatch(r"--+[-:]", cell) for cell in alignment)
         assert {len(row) for row in rows} == {len(header)} == {len(alignment)}
     overview, quality, training, decoding, outputs = tables
     assert [row[0] for row in overview[2:]] == ["transformer", "lstm", "rnn"]
@@ -172,7 +172,7 @@ def test_a_report_of_failures_alone(comparison):
 def test_a_report_without_curves_and_speeds(comparison, measurement):
     bare = measurement(training=[], validation=[], times=[], tokens_per_second=None, validation_metric="loss")
     made = comparison(Row("a", {"k": "a"}, bare))
-    assert "| – |" in made.to_markdown()
+    assert re.search(r"\| +– \|", made.to_markdown())
     assert Reader(made.to_html()).open == []
 
 
@@ -195,3 +195,21 @@ def test_different_conditions_are_told(comparison, measurement):
 
 def test_json_holds_everything(two):
     assert json.loads(two.to_json()) == json.loads(json.dumps(dataclasses.asdict(two)))
+
+
+def test_json_is_strict(comparison, measurement, tmp_path):
+    odd = measurement(times=[LengthTime(8, float("nan"), float("inf"))])
+    odd.save(tmp_path / "measurement.json")
+    made = comparison(Row("a", {"k": "a"}, odd)).to_json()
+    for text in (made, (tmp_path / "measurement.json").read_text("utf-8")):
+        assert "NaN" not in text
+        assert "Infinity" not in text
+    assert json.loads(made)["rows"][0]["measurement"]["times"][0]["training_seconds"] is None
+
+
+def test_engines_are_told(comparison, measurement):
+    other = measurement(decoding=DecodingSpeed("ctranslate2 int8", 50, 5, 2.0, 25.0, 250.0))
+    alike = comparison(Row("a", {"k": "a"}, measurement()), Row("b", {"k": "b"}, measurement())).to_markdown()
+    unlike = comparison(Row("a", {"k": "a"}, measurement()), Row("b", {"k": "b"}, other)).to_markdown()
+    assert "in batches, by torch float32, with" in alike
+    assert "in batches, by torch float32 (a), ctranslate2 int8 (b), with" in unlike

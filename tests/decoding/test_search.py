@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from qkv.decoding.beam import Endings
+from qkv.decoding.scoring import log_probabilities_of, log_softmax
 from qkv.decoding.search import SearchOptions, beam_search, greedy, score_targets, search
 from qkv.nn import Memory, Transformer, TransformerConfig, padding_mask
 
@@ -370,3 +371,13 @@ def test_lower_precision(dtype, tolerance, beam):
 def test_impossible_options_are_refused(changes, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         SearchOptions(**changes)
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
+def test_log_probabilities_are_in_float32_at_least(dtype, wide):
+    logits = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
+    wanted = torch.tensor([[1, 2, 3], [8, 0, 5]])
+    found = log_softmax(logits)
+    assert found.dtype == wide
+    torch.testing.assert_close(found, logits.to(wide).log_softmax(-1))
+    torch.testing.assert_close(log_probabilities_of(logits, wanted), found.gather(2, wanted[..., None])[..., 0])

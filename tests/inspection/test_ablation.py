@@ -42,8 +42,8 @@ def test_every_head_matters_and_comes_back(model):
     counts = head_counts(model)
     assert counts
     for kind, layers in counts.items():
-        for layer, heads in enumerate(layers):
-            for head in range(heads):
+        for layer, heads in enumerate(layers, start=1):
+            for head in range(1, heads + 1):
                 with heads_off(model, [Head(kind, layer, head)]):
                     assert not torch.allclose(logits(model), before)
                 assert torch.equal(logits(model), before)
@@ -60,7 +60,7 @@ def test_counts_are_those_of_the_record(model):
 def test_off_equals_a_head_whose_values_are_erased():
     torch.manual_seed(0)
     model = transformer().double().eval()
-    with heads_off(model, [Head("cross", 1, 2)]):
+    with heads_off(model, [Head("cross", 2, 3)]):
         off = logits(model)
     attention = model.decoder.layers[1].cross_attention
     with torch.no_grad():
@@ -70,15 +70,15 @@ def test_off_equals_a_head_whose_values_are_erased():
 
 def test_all_comes_back_after_an_error(model):
     before = logits(model)
-    with pytest.raises(RuntimeError), heads_off(model, [Head("cross", 0, 0)]):
+    with pytest.raises(RuntimeError), heads_off(model, [Head("cross", 1, 1)]):
         raise RuntimeError
     assert torch.equal(logits(model), before)
 
 
-@pytest.mark.parametrize("head", [Head("cross", 9, 0), Head("cross", 0, 9), Head("cross", 0, -1), Head("cross", -1, 0)])
+@pytest.mark.parametrize("head", [Head("cross", 9, 1), Head("cross", 1, 9), Head("cross", 1, 0), Head("cross", 0, 1)])
 def test_a_head_that_is_not_there(model, head):
     before = logits(model)
-    with pytest.raises(UserError, match="this model has no cross layer"), heads_off(model, [Head("cross", 0, 0), head]):
+    with pytest.raises(UserError, match="this model has no cross layer"), heads_off(model, [Head("cross", 1, 1), head]):
         pass
     assert torch.equal(logits(model), before)
 
@@ -86,5 +86,5 @@ def test_a_head_that_is_not_there(model, head):
 def test_a_model_without_attention():
     model = RecurrentSeq2Seq(RecurrentConfig(20, d_model=16, attention="none"))
     assert head_counts(model) == {}
-    with pytest.raises(UserError, match="it has no attention"), heads_off(model, [Head("cross", 0, 0)]):
+    with pytest.raises(UserError, match="it has no attention"), heads_off(model, [Head("cross", 1, 1)]):
         pass

@@ -15,7 +15,7 @@ from qkv.inspection.alignment import (
     to_pharaoh,
     units_of,
 )
-from qkv.inspection.attention_maps import inspect
+from qkv.inspection.attention_maps import attention_maps
 from qkv.text.tokenizer import Tokenizer
 
 PAIRS = [("abba cad", "AB"), ("", ""), ("dab cd", "CAB DAB")]
@@ -90,7 +90,7 @@ def test_links_are_those_of_the_maps(shifted, make_translator):
     found = align(translator, PAIRS, head=AlignmentHead(2, 3, shifted))
     assert found.chosen_by == "as asked for"
     for pair, links in zip(PAIRS, found.links, strict=True):
-        weights = inspect(translator, *pair).attention["cross"][1, 2]
+        weights = attention_maps(translator, *pair).attention["cross"][1, 2]
         best = weights.argmax(axis=1)[1 if shifted else 0 :][: len(pair[1])]
         assert links == {(int(source), target) for target, source in enumerate(best) if source < len(pair[0])}
 

@@ -9,7 +9,8 @@ import torch
 import qkv
 from qkv.decoding.search import search
 from qkv.errors import UserError
-from qkv.inspection.attention_maps import inspect, led_along, record_pairs, save
+from qkv.inspection.attention_maps import attention_maps, save
+from qkv.inspection.forced import led_along, record_pairs
 from qkv.interchange.torch_modules import to_torch
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import AttentionRecord
@@ -104,7 +105,7 @@ def test_padding_has_no_weight_and_the_future_neither(architecture, make_transla
 
 @pytest.mark.parametrize("architecture", ATTENDING)
 def test_rows_sum_to_one_and_no_weight_is_negative(architecture, make_translator):
-    inspection = inspect(make_translator(architecture), SOURCE)
+    inspection = attention_maps(make_translator(architecture), SOURCE)
     source, target = len(inspection.source_tokens), len(inspection.target_tokens)
     sizes = {"encoder": (source, source), "decoder": (target, target), "cross": (target, source)}
     kinds = ["encoder", "decoder", "cross"] if architecture == "transformer" else ["cross"]
@@ -117,7 +118,7 @@ def test_rows_sum_to_one_and_no_weight_is_negative(architecture, make_translator
 
 @pytest.mark.parametrize("architecture", ["gru", "rnn"])
 def test_a_model_without_attention_has_no_maps(architecture, make_translator):
-    inspection = inspect(make_translator(architecture), SOURCE)
+    inspection = attention_maps(make_translator(architecture), SOURCE)
     assert inspection.attention == {}
     assert inspection.maps() == []
     assert "no attention" in inspection._repr_html_()
@@ -166,7 +167,7 @@ def test_a_search_has_seen_step_by_step_what_its_output_is_shown_with(architectu
         source_ids, target_ids, _ = led_along(translator, text, None)
         hypothesis, seen = seen_by_search(translator, source_ids, monkeypatch)
         assert [*hypothesis.tokens, *[translator.tokenizers.target.eos] * hypothesis.finished] == target_ids
-        inspection = inspect(translator, text)
+        inspection = attention_maps(translator, text)
         beginning = (translator.tokenizers.target.bos,)
         for step, token in enumerate(target_ids):
             for kind, weights in seen[beginning].items():
@@ -182,7 +183,7 @@ def test_a_search_has_seen_step_by_step_what_its_output_is_shown_with(architectu
 def test_outputs_are_the_same_with_and_without(architecture, beam, make_translator):
     translator = make_translator(architecture)
     for source in ("ab", SOURCE, "dcba ab abba"):
-        inspection = inspect(translator, source, beam=beam)
+        inspection = attention_maps(translator, source, beam=beam)
         assert inspection.translation == translator.translate(source, beam=beam)
         assert inspection.translation == inspection.n_best[0].text
         assert len(inspection.n_best) == beam
@@ -202,13 +203,13 @@ def test_a_model_that_nobody_looks_into_computes_no_weights(make_translator, mon
     monkeypatch.setattr(torch.Tensor, "softmax", counted)
     translator.translate(SOURCE)
     assert calls == []
-    inspect(translator, SOURCE)
+    attention_maps(translator, SOURCE)
     assert len(calls) == 3 * 2  # kinds and layers
 
 
 def test_tokens_stand_where_the_contract_says(make_translator):
     translator = make_translator()
-    inspection = inspect(translator, "ab", "CAD")
+    inspection = attention_maps(translator, "ab", "CAD")
     assert inspection.source_tokens == ["a", "b", "</s>"]
     assert inspection.target_tokens == ["C", "A", "D", "</s>"]
     assert inspection.target_inputs == ["<s>", "C", "A", "D"]
@@ -242,7 +243,7 @@ def test_a_batch_is_seen_as_each_alone(make_translator):
 
 
 def test_numbers_come_back_from_files(make_translator, tmp_path):
-    inspection = qkv.inspect(make_translator(), SOURCE)
+    inspection = qkv.attention_maps(make_translator(), SOURCE)
     save(inspection, tmp_path / "maps.npz")
     save(inspection, tmp_path / "maps.json")
     read = json.loads((tmp_path / "maps.json").read_text("utf-8"))
@@ -257,20 +258,21 @@ def test_numbers_come_back_from_files(make_translator, tmp_path):
 
 
 def test_a_page_shows_the_chosen_maps_and_takes_no_text_for_markup(make_translator, tmp_path):
-    inspection = inspect(make_translator(), "a<img src=x onerror=alert(1)>&b")
+    inspection = attention_maps(make_translator(), "a<img src=x onerror=alert(1)>&b")
     save(inspection, tmp_path / "maps.html", kind="cross", layer=2)
     page = (tmp_path / "maps.html").read_text("utf-8")
     assert page.count("<figure>") == 4
     assert page.count('aria-label="cross, layer 2, head ') == 4
     assert "<img" not in page
     assert "&lt;img" in page
-    assert "http" not in page
+    assert "://" not in page
+    assert "default-src 'none'" in page
     assert inspection._repr_html_().count("<figure>") == 24
 
 
 def test_a_picture_has_a_panel_for_every_chosen_map(make_translator, tmp_path):
-    inspection = inspect(make_translator(), SOURCE)
-    figure = plots.map_page(inspection.maps(layer=2))
+    inspection = attention_maps(make_translator(), SOURCE)
+    figure = plots.map_page([inspection.maps(kind, layer=2) for kind in inspection.attention])
     panels = {axes.get_title(): axes for axes in figure.axes}
     assert list(panels) == [f"{kind}, layer 2, head {head}" for kind in inspection.attention for head in range(1, 5)]
     for one in inspection.maps(layer=2):
@@ -282,8 +284,10 @@ def test_a_picture_has_a_panel_for_every_chosen_map(make_translator, tmp_path):
         path = tmp_path / f"maps{suffix}"
         save(inspection, path, kind="cross", layer=1, head=1)
         assert path.read_bytes().startswith(begins)
-    with pytest.raises(UserError, match="this model has no attention"):
+    with pytest.raises(UserError, match="there are no maps"):
         plots.map_page([])
+    with pytest.raises(UserError, match="this model has no attention"):
+        save(attention_maps(make_translator("gru"), SOURCE), tmp_path / "none.png")
 
 
 @pytest.mark.parametrize(
@@ -296,18 +300,18 @@ def test_a_picture_has_a_panel_for_every_chosen_map(make_translator, tmp_path):
 )
 def test_maps_that_are_not_there(arguments, message, make_translator):
     with pytest.raises(UserError, match=f"^{message}$"):
-        inspect(make_translator(), "ab").maps(*arguments)
+        attention_maps(make_translator(), "ab").maps(*arguments)
 
 
 def test_what_cannot_be_inspected_or_written(make_translator, tmp_path):
     translator = make_translator(position="learned", max_length=8)
     with pytest.raises(UserError, match="nothing to translate"):
-        inspect(translator, "  ")
+        attention_maps(translator, "  ")
     with pytest.raises(UserError, match="source 1 has 13 tokens, but the model has learned 8 positions"):
-        inspect(translator, "abababababab")
+        attention_maps(translator, "abababababab")
     with pytest.raises(UserError, match="beam must be at least 1, got 0"):
-        inspect(translator, "ab", beam=0)
+        attention_maps(translator, "ab", beam=0)
     with pytest.raises(UserError, match="no such run directory"):
-        inspect(tmp_path / "nowhere", "ab")
+        attention_maps(tmp_path / "nowhere", "ab")
     with pytest.raises(UserError, match=r"write a \.html, \.json, \.npz, \.png, \.svg or \.pdf file"):
-        save(inspect(translator, "ab"), tmp_path / "maps.gif")
+        save(attention_maps(translator, "ab"), tmp_path / "maps.gif")

@@ -12,7 +12,7 @@ import pytest
 import qkv
 from qkv.cli.main import main
 from qkv.inspection.alignment import AlignmentHead, Gold, align, alignment_error_rate, rank_heads, to_pharaoh
-from qkv.inspection.attention_maps import inspect
+from qkv.inspection.attention_maps import attention_maps
 from qkv.inspection.attribution import attribute
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
@@ -88,7 +88,7 @@ def share_on_anti_diagonal(matrices):
 
 
 def test_the_head_runs_along_the_anti_diagonal(translator, unseen):
-    shown = [inspect(translator, word).attention["cross"][0, 0] for word in unseen[:100]]
+    shown = [attention_maps(translator, word).attention["cross"][0, 0] for word in unseen[:100]]
     assert share_on_anti_diagonal(shown) > 1 - ONE_A_WORD
 
 
@@ -120,7 +120,7 @@ def test_the_mirrored_letter_is_the_one_that_matters_more_often_than_by_chance(m
 def test_attention_prints_and_writes(run, translator, tmp_path, capsys):
     assert main(["attention", run, "abcde", "--threads", "1", "--kind", "cross", "--layer", "1", "--head", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    inspection = qkv.inspect(translator, "abcde")
+    inspection = qkv.attention_maps(translator, "abcde")
     assert lines[0] == inspection.translation
     assert [line.split("\t")[:4] for line in lines[1:]] == [
         ["cross", "1", "1", token] for token in inspection.target_tokens

@@ -148,10 +148,22 @@ def test_masks_and_scaling_are_there_only_if_they_ran():
 def test_layers_that_differ_are_not_folded():
     model = built("transformer")
     model.encoder.layers[1].feed_forward.wide.bias = None
-    paths = [step.path for step in shapes_of_model(model, SOURCE, TARGET).folded().steps]
-    assert "encoder.layers.0.feed_forward.wide" in paths
-    assert "encoder.layers.1.feed_forward.wide" in paths
-    assert "decoder.layers.0–1.feed_forward.wide" in paths
+    found = shapes_of_model(model, SOURCE, TARGET).folded()
+    places = [step.place for step in found.steps]
+    assert "encoder layer 1, feed_forward.wide" in places
+    assert "encoder layer 2, feed_forward.wide" in places
+    assert "decoder layers 1–2, feed_forward.wide" in places
+    named = dict(model.named_modules())
+    assert all(step.path in named for step in found.steps if step.path.startswith("decoder")), (
+        "paths are the model's own"
+    )
+
+
+def test_every_table_counts_layers_from_one():
+    for found in (shapes_of_preset("transformer", "tiny"), shapes_of_preset("transformer", "tiny").folded()):
+        for text in (found.to_text(), found.to_markdown(), found.to_html(), found._repr_html_()):
+            assert "encoder layer" in text
+            assert not re.search(r"layers?\W0", text)
 
 
 def test_the_model_is_left_as_it_was():

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from qkv.cli.main import main
+from qkv.config.schema import TrainingConfig
 from qkv.errors import UserError
 from qkv.experiment.experiment import train
 from qkv.measuring import benchmark as benchmark_module
+from qkv.measuring import environment as environment_module
 from qkv.measuring.benchmark import (
     _decoding_rate,
     _spread,
@@ -73,7 +75,8 @@ class TestCounting:
                 return self.now
 
         clock = Clock()
-        monkeypatch.setattr(benchmark_module, "time", clock)
+        for module in (benchmark_module, environment_module):
+            monkeypatch.setattr(module, "time", clock)
         return clock
 
     def test_decoding(self, clock):
@@ -107,18 +110,25 @@ class TestCounting:
     def test_training(self, clock, monkeypatch):
         from qkv.text.batches import Batch
 
-        def learn(model, batch, device, precision):
-            clock.now += batch.num_target_tokens / (500 if precision == "float32" else 5)
+        class Step:
+            def __init__(self, model, settings):
+                self.speed = 500 if settings.precision == "float32" else 5
 
-        monkeypatch.setattr(benchmark_module, "_learn", learn)
+            def __call__(self, batches):
+                clock.now += sum(batch.num_target_tokens for batch in batches) / self.speed
+
+            def close(self):
+                pass
+
+        monkeypatch.setattr(benchmark_module, "TrainingStep", Step)
         tokens = torch.zeros(4, 25, dtype=torch.int64)
         batches = [Batch(tokens, None, tokens, tokens, None, 100)] * 20
         model = Transformer(TransformerConfig(vocab_size=5, **MODEL))
-        found = _training_rate(model, batches, "float32", seconds=1.0)
+        found = _training_rate(model, batches, TrainingConfig(), seconds=1.0)
         assert found.tokens_per_second == pytest.approx(500)
         assert found.batches == pytest.approx(5, abs=1)
         with pytest.raises(UserError, match="one batch would take about 20 s"):
-            _training_rate(model, batches, "bf16", seconds=1.0)
+            _training_rate(model, batches, TrainingConfig(precision="bf16"), seconds=1.0)
 
     def test_the_fewest_are_done_even_if_time_is_up(self, clock):
         def items(fewest):
@@ -168,9 +178,8 @@ class TestRun:
         assert not measured & missing
         assert len(measured | missing) == 6
         assert {path: path.read_bytes() for path in before} == before
-        assert {path.name for path in run.path.iterdir()} - {path.name for path in run.path.glob("engines")} == {
-            path.relative_to(run.path).parts[0] for path in before
-        } | {"best"}
+        kept = {path.relative_to(run.path).parts[0] for path in before} | {"best", "engines"}
+        assert {path.name for path in run.path.iterdir()} == kept
 
     def test_what_ctranslate2_cannot_run_is_left_out(self, recurrent):
         pytest.importorskip("ctranslate2")

@@ -49,6 +49,7 @@ def run(tmp_path_factory):
         "model": {**sizes, "dropout": 0.0, "norm_position": "pre"},
         "training": {**pace, "steps": 160, "label_smoothing": 0.0},
         "validation": {"every": 10_000},
+        "decoding": {"engine": "torch"},
     }
     jaxtyping.config.update("jaxtyping_disable", True)  # checks more than double the time of a training
     try:

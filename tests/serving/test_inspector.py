@@ -87,7 +87,7 @@ def test_a_forced_prefix_is_what_the_output_begins_with(client):
 
 def test_a_head_that_is_off_is_on_again_afterwards(client):
     before = examine(client)
-    off = [{"kind": "cross", "layer": layer, "head": head} for layer in (0, 1) for head in (0, 1)]
+    off = [{"kind": "cross", "layer": layer, "head": head} for layer in (1, 2) for head in (1, 2)]
     without = examine(client, off=off)
     assert without["log_probabilities"] != before["log_probabilities"]
     assert without["intact"]["text"] == before["n_best"][0]["text"]
@@ -123,7 +123,7 @@ def test_attribution_follows_the_output_that_is_shown_and_the_heads_that_are_on(
     shown = examine(client, n_best=3, show=2, prefix="zwei")
     answer = client.post("/api/attribution", json=question).json()
     assert answer["target"] == shown["target"]
-    off = [{"kind": "cross", "layer": layer, "head": head} for layer in (0, 1) for head in (0, 1)]
+    off = [{"kind": "cross", "layer": layer, "head": head} for layer in (1, 2) for head in (1, 2)]
     without = client.post("/api/attribution", json={**question, "off": off}).json()
     assert not np.any(without["scores"]), "without cross-attention, the decoder knows nothing of the source"
 
@@ -158,8 +158,10 @@ def test_models_are_described(client):
         ({"source": "a", "model": 1}, 400, "there is no model 1"),
         ({"source": "a", "prefix": [2]}, 400, "a prefix cannot hold token 2"),
         ({"source": "a", "prefix": [10**9]}, 400, "a prefix cannot hold token 1000000000"),
-        ({"source": "a", "off": [{"kind": "cross", "layer": 7, "head": 0}]}, 400, "this model has no cross layer 8"),
-        ({"source": "a", "off": [{"kind": "other", "layer": 0, "head": 0}]}, 422, "off.kind: "),
+        ({"source": "a", "off": [{"kind": "cross", "layer": 7, "head": 1}]}, 400, "this model has no cross layer 7"),
+        ({"source": "a", "off": [{"kind": "other", "layer": 1, "head": 1}]}, 422, "off.kind: "),
+        ({"source": "a", "off": [{"kind": "cross", "layer": 0, "head": 1}]}, 422, "off.layer: "),
+        ({"source": "a", "off": [{"kind": "cross", "layer": 1, "head": 0}]}, 422, "off.head: "),
     ],
 )
 def test_what_is_refused_and_how(client, question, status, complaint):
@@ -182,7 +184,7 @@ def test_a_request_that_is_no_json_too_large_or_for_another_host(client):
         ({"source": " "}, 400, "the source is blank"),
         ({"source": "man zwei " * 400}, 400, "the source has "),
         ({"source": "a", "prefix": [2]}, 400, "a prefix cannot hold token 2"),
-        ({"source": "a", "off": [{"kind": "cross", "layer": 7, "head": 0}]}, 400, "this model has no cross layer 8"),
+        ({"source": "a", "off": [{"kind": "cross", "layer": 7, "head": 1}]}, 400, "this model has no cross layer 7"),
         ({"source": "a", "model": 9}, 400, "there is no model 9"),
         ({"source": "a", "stray": 1}, 422, "stray: "),
     ],

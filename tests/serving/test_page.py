@@ -44,6 +44,20 @@ def test_the_translation_and_the_n_best_are_those_of_the_library(page, translato
         assert float(log_probability.replace("−", "-")) == pytest.approx(found.log_probability, abs=6e-4)
 
 
+def test_where_another_engine_translates_the_page_names_both(run, served, open_page):
+    from qkv.serving.examination import Subject
+
+    whole, small = (qkv.load(run, engine="torch", precision=precision) for precision in ("float32", "int8"))
+    with served(Subject("float32", whole), Subject("int8", small)) as address:
+        page = open_page(address)
+        page.translate(WORD)
+        assert page.locator(".translation").all_inner_texts() == [whole.translate(WORD), small.translate(WORD)]
+        notes = page.locator(".engines")
+        assert [notes.nth(number).is_visible() for number in (0, 1)] == [False, True]
+        said = notes.nth(1).inner_text()
+        assert said == "Translated by torch int8; tree, probabilities and maps are those of torch float32."
+
+
 def test_one_of_the_n_best_is_shown_everywhere(page):
     page.locator(".n-best button").nth(2).click()
     page.settle()
@@ -55,7 +69,7 @@ def test_one_of_the_n_best_is_shown_everywhere(page):
 
 
 def test_a_token_shows_the_weights_that_the_library_has(page, translator):
-    attention = qkv.inspect(translator, WORD).attention
+    attention = qkv.attention_maps(translator, WORD).attention
     page.locator(".looking button").nth(1).hover()
     assert_weights(page, attention["cross"][-1, :, 1])
     page.locator(".looked button").nth(2).focus()
@@ -64,7 +78,7 @@ def test_a_token_shows_the_weights_that_the_library_has(page, translator):
 
 
 def test_kind_layer_and_heads_are_chosen(page, translator):
-    attention = qkv.inspect(translator, WORD).attention
+    attention = qkv.attention_maps(translator, WORD).attention
     for kind in ("Encoder", "Decoder", "Cross"):
         page.button(kind).click()
         page.locator(".looking button").nth(2).hover()
@@ -81,7 +95,7 @@ def test_kind_layer_and_heads_are_chosen(page, translator):
 
 
 def test_the_matrix_of_a_head_is_read_with_the_arrow_keys(page, translator):
-    weights = qkv.inspect(translator, WORD).attention["cross"][0, 3]
+    weights = qkv.attention_maps(translator, WORD).attention["cross"][0, 3]
     page.button("Show layer 1, head 4").click()
     assert page.locator(".matrix-title").inner_text() == "Cross, layer 1, head 4"
     assert "view0=cross.1.4" in page.url
@@ -182,7 +196,7 @@ def test_the_focus_stays_close_when_the_answer_comes(page):
 
 def test_heads_that_are_off_are_set_beside_the_intact_model(page, translator):
     intact = page.shown()
-    off = [{"kind": "cross", "layer": 1, "head": head} for head in range(4)]
+    off = [{"kind": "cross", "layer": 2, "head": head} for head in range(1, 5)]
     for head in range(4):
         page.button(f"H{head + 1} off, layer 2").click()
         page.settle()

@@ -1,5 +1,6 @@
 """Batches: every pair once, within the budget, hardly padded, the same for the same (seed, epoch)."""
 
+import operator
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from qkv.errors import UserError
 from qkv.text import batches as batches_module
-from qkv.text.batches import Batch, collate, pad, plan_batches
+from qkv.text.batches import Batch, collate, forced_batch, pad, plan_batches
 from qkv.text.corpus import Pair
 from qkv.text.encoded import write_encoded
 from qkv.text.tokenizer import Tokenizers, TokenizerSettings
@@ -215,6 +216,16 @@ def test_collate_makes_no_mask_that_is_not_needed(corpus_and_tokenizers):
     assert alone.source_mask is None
     assert alone.target_mask is None
     assert alone.num_target_tokens == alone.target_output.numel() == 4
+
+
+@pytest.mark.parametrize("rows", [[0, 2], [0, 1], [1]])
+def test_ids_make_the_batch_that_their_corpus_makes(corpus_and_tokenizers, rows):
+    corpus, tokenizers = corpus_and_tokenizers
+    ids = [[side(row).tolist() for row in rows] for side in (corpus.source, corpus.target)]
+    found = forced_batch(*ids, tokenizers)
+    expected = collate(corpus, rows, tokenizers.source, tokenizers.target)
+    for name, value in vars(expected).items():
+        assert (torch.equal if torch.is_tensor(value) else operator.eq)(vars(found)[name], value), name
 
 
 def test_a_batch_moves_whole(corpus_and_tokenizers):

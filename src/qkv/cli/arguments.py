@@ -90,7 +90,7 @@ def translator_of(options: Namespace) -> "Translator":
         shortlist=getattr(options, "shortlist", None),
     )
     if translator.engine.note:
-        print(f"qkv: {translator.engine.note}", file=sys.stderr)
+        print(translator.engine.note, file=sys.stderr)
     return translator
 
 

@@ -21,8 +21,8 @@ from qkv.config.loading import model_options, spelled_out
 from qkv.config.schema import Config
 from qkv.devices import pick_device
 from qkv.errors import UserError
-from qkv.files import new_directory, write_text
-from qkv.measuring.environment import Environment, now
+from qkv.files import new_directory, write_json, write_text
+from qkv.measuring.environment import Environment, now, undisturbed
 from qkv.metrics.metrics import check_names
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files, prepare, training_corpus, validation_corpus
@@ -88,7 +88,8 @@ def compare(
         for number, variant in enumerate(variants, start=1):
             if progress:
                 tqdm.write(f"{number} of {len(variants)}: {variant.name}", file=sys.stderr)
-            row = _row(variant, variants, metrics, beam, progress)
+            with undisturbed(variant.config.threads):
+                row = _row(variant, variants, metrics, beam, progress)
             environment = Environment.here(comparison.environment.device)
             comparison = replace(comparison, rows=[*comparison.rows, row], environment=environment, date=now())
             write_text(directory / "comparison.json", comparison.to_json())
@@ -112,8 +113,6 @@ def _row(
     path = Path(config.run)
     found = Measurement.load(path / _MEASURED)
     if found is None or not _is_as_wanted(found, config, metrics, beam):
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
         try:
             if not (path / _DONE).is_file():
                 _train(config, [other.config for other in variants], progress)
@@ -150,7 +149,7 @@ def _train(config: Config, others: Sequence[Config], progress: bool) -> None:
         validation_corpus(prepared)
     _import_what_training_needs()
     resume(run.path, progress=progress)
-    write_text(run.path / _DONE, json.dumps({"date": now(), "checkpoint": run.checkpoints()[-1].name}) + "\n")
+    write_json(run.path / _DONE, {"date": now(), "checkpoint": run.checkpoints()[-1].name})
 
 
 def _import_what_training_needs() -> None:

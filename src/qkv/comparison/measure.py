@@ -1,5 +1,6 @@
 """What is measured of one trained run: size, learning curve, scores, speed, a few outputs."""
 
+import math
 import random
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,6 @@ import numpy as np
 
 from qkv.comparison.results import Example, Measurement, TrainingPoint, ValidationPoint
 from qkv.config.schema import Config
-from qkv.devices import autocast
 from qkv.evaluation.by_length import length_unit, quality_by_length
 from qkv.evaluation.evaluate import evaluate
 from qkv.measuring.environment import Environment, now
@@ -48,10 +48,9 @@ def measure(config: Config, metrics: Sequence[str], beam: int | None, *, progres
     output_of = dict(zip((pair.source for pair in evaluation.pairs), evaluation.outputs, strict=True))
     speed = decoding_speed(translator, list(output_of), beam)
     unit = length_unit(list(output_of))
-    model, tokenizers = translator.model, translator.tokenizers
     return Measurement(
         architecture=config.model.architecture,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(parameter.numel() for parameter in translator.model.parameters()),
         **how_it_learnt(run),
         validation_metric=config.validation.metric,
         pairs_name=name,
@@ -61,13 +60,7 @@ def measure(config: Config, metrics: Sequence[str], beam: int | None, *, progres
         length_unit=unit,
         by_length=quality_by_length(evaluation.pairs, output_of, metrics[0], unit),
         decoding=speed,
-        times=times_by_length(
-            model,
-            tokenizers.source.vocab_size,
-            tokenizers.target.vocab_size,
-            lengths=LENGTHS,
-            autocast=lambda: autocast(translator.device, config.training.precision),
-        ),
+        times=times_by_length(translator, config.training, lengths=LENGTHS),
         examples=choose_examples(evaluation.pairs, output_of),
         environment=Environment.here(str(translator.device)),
         date=now(),
@@ -91,6 +84,7 @@ def how_it_learnt(run: Run) -> dict[str, Any]:
         "training": [
             TrainingPoint(record["step"], record["seconds"], record["target_tokens"], record["nll"])
             for record in reports
+            if _is_number(record["nll"])
         ],
         "validation": _validations(run, records, reports, state),
     }
@@ -112,8 +106,12 @@ def _validations(
             record.get(metric) if metric != "loss" else None,
         )
         for record in records
-        if record["event"] == "validation"
+        if record["event"] == "validation" and _is_number(record["loss"])
     ]
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 # Quality

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from qkv.comparison import tables
 from qkv.comparison.results import Measurement, Results
-from qkv.comparison.tables import Table, counted
+from qkv.comparison.tables import counted
 from qkv.measuring.environment import Environment
-from qkv.pages.charts import Series, line_chart, style_sheet
+from qkv.pages.charts import line_chart
+from qkv.pages.escaping import in_markdown
+from qkv.pages.frame import render
+from qkv.pages.style import Series
 
 
 @dataclass(frozen=True)
@@ -17,38 +19,28 @@ class Comparison(Results):
 
     def to_markdown(self) -> str:
         """The tables."""
-        return to_markdown(self)
+        parts = [f"# {in_markdown(self._title)}", *(table.to_markdown() for table in tables.all_tables(self))]
+        parts.append("\n".join(f"- {in_markdown(note)}" for note in notes(self)))
+        if self.command:
+            parts.append("\n".join(f"    {line}" for line in self.command.splitlines()))
+        return "\n\n".join(parts) + "\n"
 
     def to_html(self) -> str:
         """One page with tables and charts that needs nothing beside itself."""
-        return to_html(self)
+        from markupsafe import Markup
 
+        return render(
+            "qkv.comparison/compare.html.jinja",
+            title=self._title,
+            comparison=self,
+            tables=tables.all_tables(self),
+            charts=[Markup(chart) for chart in charts(self)],
+            notes=notes(self),
+        )
 
-def to_markdown(comparison: Results) -> str:
-    """The comparison as Markdown."""
-    parts = [f"# {_title(comparison)}", *map(_markdown_table, tables.all_tables(comparison))]
-    parts += ["\n".join(f"- {_markdown_text(note)}" for note in notes(comparison))]
-    if comparison.command:
-        parts.append("\n".join(f"    {line}" for line in comparison.command.splitlines()))
-    return "\n\n".join(parts) + "\n"
-
-
-def to_html(comparison: Results) -> str:
-    """The comparison as a page: no script, no request to any host, readable on a telephone, light and dark."""
-    from jinja2 import Environment as Templates
-    from jinja2 import StrictUndefined
-    from markupsafe import Markup
-
-    templates = Templates(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = templates.from_string(files("qkv.comparison").joinpath("compare.html.jinja").read_text("utf-8"))
-    return template.render(
-        title=_title(comparison),
-        comparison=comparison,
-        tables=tables.all_tables(comparison),
-        charts=[Markup(chart) for chart in charts(comparison)],
-        colors=Markup(style_sheet()),
-        notes=notes(comparison),
-    )
+    @property
+    def _title(self) -> str:
+        return f"Comparison: {', '.join(self.vary)}"
 
 
 def notes(comparison: Results) -> list[str]:
@@ -68,27 +60,6 @@ def _spoken(environment: Environment) -> str:
         f"qkv {environment.qkv}, torch {environment.torch}, Python {environment.python} on {environment.hardware} "
         f"({environment.device}, {counted(environment.cores, 'core')}, {counted(environment.threads, 'thread')})"
     )
-
-
-def _title(comparison: Results) -> str:
-    return f"Comparison: {', '.join(comparison.vary)}"
-
-
-# Markdown
-
-
-def _markdown_table(table: Table) -> str:
-    alignment = ["---", *["--:" if table.numbers else "---"] * (len(table.header) - 1)]
-    lines = [map(_markdown_text, table.header), alignment, *(map(_markdown_text, row) for row in table.rows)]
-    return "\n".join([_markdown_text(table.caption), "", *(f"| {' | '.join(cells)} |" for cells in lines)])
-
-
-def _markdown_text(text: str) -> str:
-    """On one line, so that it is neither markup nor the end of a cell."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    for character in "\\`*_[]|":
-        text = text.replace(character, f"\\{character}")
-    return text
 
 
 # Charts
@@ -176,13 +147,11 @@ def _chart(
         if found:
             series.append(Series(row.label, [x for x, _ in found], [y for _, y in found]))
     if series:
-        ends = "; ".join(f"{line.label}: from {line.y[0]:.4g} to {line.y[-1]:.4g}" for line in series)
         yield line_chart(
             series,
             title=title,
             x_label=x_label,
             y_label=y_label,
-            description=f"{y_label} over {x_label}, from the first point to the last. {ends}.",
             x_ticks=None if ticks is None else [(tick, str(tick)) for tick in ticks],
             log_x=ticks is not None,
             log_y=ticks is not None,

@@ -1,7 +1,6 @@
 """What a comparison has found, as plain data: what is measured of each variant, and under which conditions."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from qkv.evaluation.by_length import LengthBucket
-from qkv.files import write_text
+from qkv.files import to_json, write_json
 from qkv.measuring.environment import Environment
 from qkv.measuring.speed import DecodingSpeed, LengthTime
 from qkv.metrics.metrics import Score
@@ -96,7 +95,7 @@ class Measurement:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
-        write_text(path, json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n")
+        write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> "Measurement | None":
@@ -160,4 +159,4 @@ class Results:
 
     def to_json(self) -> str:
         """Everything, for machines."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n"
+        return to_json(dataclasses.asdict(self), indent=1) + "\n"

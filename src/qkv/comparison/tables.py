@@ -1,22 +1,12 @@
 """A comparison's tables, as text in cells: the same for Markdown and for the page."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from qkv.comparison.results import Measurement, Results
 from qkv.measuring.speed import BATCH_TOKENS, DECODED_ROWS, LengthTime
+from qkv.pages.tables import Table
 
 NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text. The first column names the row; if `numbers`, the others are aligned to the right."""
-
-    caption: str
-    header: list[str]
-    rows: list[list[str]]
-    numbers: bool = True
 
 
 def all_tables(comparison: Results) -> list[Table]:
@@ -38,7 +28,7 @@ def overview(comparison: Results) -> Table:
             rows.append([row.label, f"failed: {row.failure}", *[NOTHING] * (len(header) - 2)])
         else:
             rows.append([row.label, *_overview_cells(row.measurement, metrics)])
-    return Table(f"Variants of {comparison.recipe}. {_conditions(comparison)}", header, rows)
+    return _numbers(f"Variants of {comparison.recipe}. {_conditions(comparison)}", header, rows)
 
 
 def quality(comparison: Results) -> Table:
@@ -54,14 +44,14 @@ def quality(comparison: Results) -> Table:
     score = first.scores[0]
     better = "higher" if score.higher_is_better else "lower"
     caption = f"{score.name} ({better} is better) by the length of the source in {first.length_unit}."
-    return Table(caption, header, rows)
+    return _numbers(caption, header, rows)
 
 
 def training_times(comparison: Results) -> Table:
     """Milliseconds of a training step against sequence length."""
     caption = (
-        f"Milliseconds for a forward and a backward pass over {BATCH_TOKENS:,} made-up target tokens, by the length of "
-        "their sequences in tokens (source and target alike; the optimizer's step is not in it)."
+        f"Milliseconds for a step of training over {BATCH_TOKENS:,} made-up target tokens, by the length of their "
+        "sequences in tokens (source and target alike)."
     )
     return _times(comparison, caption, lambda time: f"{1e3 * time.training_seconds:,.1f}")
 
@@ -69,8 +59,8 @@ def training_times(comparison: Results) -> Table:
 def decoding_times(comparison: Results) -> Table:
     """Microseconds per decoded token against sequence length."""
     caption = (
-        f"Microseconds per decoded token, {DECODED_ROWS} sequences side by side, greedily, by the length of source and "
-        "target in tokens (the encoder's time is not in it)."
+        f"Microseconds per decoded token, {DECODED_ROWS} sequences side by side, greedily, by torch in float32, by the "
+        "length of source and target in tokens (the encoder's time is not in it)."
     )
     return _times(comparison, caption, lambda time: f"{1e6 * time.decoding_seconds:,.1f}")
 
@@ -85,12 +75,16 @@ def examples(comparison: Results) -> Table:
         f"Outputs for {first.pairs_name} pairs, one drawn at random from each fifth of the lengths, the same for all "
         "variants."
     )
-    return Table(caption, ["source", "reference", *(row.label for row, _ in comparison.measured)], rows, numbers=False)
+    return Table(["source", "reference", *(row.label for row, _ in comparison.measured)], rows, caption)
 
 
 def counted(number: int, noun: str) -> str:
     """1 thread, 2 threads."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _numbers(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    return Table(header, rows, caption, numbers=len(header) - 1)
 
 
 def _times(comparison: Results, caption: str, cell: Callable[[LengthTime], str]) -> Table:
@@ -99,7 +93,7 @@ def _times(comparison: Results, caption: str, cell: Callable[[LengthTime], str])
     for row, measured in comparison.measured:
         cells = {time.length: cell(time) for time in measured.times}
         rows.append([row.label, *(cells.get(length, NOTHING) for length in lengths)])
-    return Table(caption, ["variant", *map(str, lengths)], rows)
+    return _numbers(caption, ["variant", *map(str, lengths)], rows)
 
 
 def _metrics(comparison: Results) -> list[str]:
@@ -126,9 +120,13 @@ def _conditions(comparison: Results) -> str:
     if not comparison.measured:
         return "None could be trained."
     first = comparison.measured[0][1]
+    engines = {row.label: measured.decoding.engine for row, measured in comparison.measured}
+    by = next(iter(engines.values()))
+    if len(set(engines.values())) > 1:
+        by = ", ".join(f"{engine} ({label})" for label, engine in engines.items())
     return (
         f"Scores are of {first.pairs:,} {first.pairs_name} pairs, beam {first.beam}; training tokens/s are target "
         "tokens, the median of the reports of training; minutes include validation; decoding speed is that of "
-        f"{first.decoding.sources:,} sources with beam {first.decoding.beam}, in batches, with "
+        f"{first.decoding.sources:,} sources with beam {first.decoding.beam}, in batches, by {by}, with "
         f"{counted(first.environment.threads, 'thread')} on {first.environment.device}."
     )

@@ -2,20 +2,22 @@
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from qkv.config.schema import Config
+from qkv.errors import UserError
 from qkv.evaluation.by_length import length_unit, quality_by_length
-from qkv.evaluation.evaluate import Evaluation
+from qkv.evaluation.evaluate import Evaluation, evaluate
 from qkv.files import write_text
-from qkv.inspection.attention_maps import inspect
+from qkv.inspection.attention_maps import attention_maps
 from qkv.measuring.environment import Environment, now
 from qkv.pages import plots
-from qkv.pages.charts import Series, line_chart, style_sheet
+from qkv.pages.charts import line_chart
+from qkv.pages.frame import render
+from qkv.pages.style import Series
+from qkv.pages.tables import Table
 from qkv.run.checkpoint import read_description
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
@@ -27,23 +29,6 @@ _MOST_OUTPUTS = 10
 _KINDS = {"cross": "from target to source", "encoder": "within the source", "decoder": "within the target"}
 
 Rows = list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A validation source, and what the model made of it at some steps."""
-
-    source: str
-    reference: str
-    outputs: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image inside the page: its data URI, and in words what it shows."""
-
-    address: str
-    description: str
 
 
 def write_report(
@@ -67,21 +52,20 @@ def write_report(
         UserError: if the run has no checkpoint, data that is asked for cannot be read, or the file not be written.
     """
     path = run.report_path if output is None else Path(output)
-    write_text(path, to_html(run, translator or load(run.path, device=run.config.device), text, evaluate=evaluate))
+    engine = None if evaluate else "torch"  # for a picture or two no engine is worth being made ready
+    translator = translator or load(run.path, device=run.config.device, engine=engine)
+    write_text(path, to_html(run, translator, text, evaluate=evaluate))
     return path
 
 
 def to_html(run: Run, translator: Translator, text: str | None = None, *, evaluate: bool = False) -> str:
     """The page; see `write_report`."""
-    from jinja2 import Environment as Templates
-    from jinja2 import StrictUndefined
     from markupsafe import Markup
 
-    templates = Templates(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = templates.from_string(files("qkv.experiment").joinpath("report.html.jinja").read_text("utf-8"))
     config, metrics = run.config, run.metrics()
     evaluation = _evaluated(translator, config) if evaluate else None
-    return template.render(
+    return render(
+        "qkv.experiment/report.html.jinja",
         title=f"Run {run.path.resolve().name}",
         summary=_summary(run, translator, metrics),
         scores=_scores(config, metrics, evaluation),
@@ -90,7 +74,6 @@ def to_html(run: Run, translator: Translator, text: str | None = None, *, evalua
         picture=_picture(translator, text or _some_source(config, metrics)),
         environment=_environment(translator),
         configuration=config.to_yaml(),
-        colors=Markup(style_sheet()),
     )
 
 
@@ -117,8 +100,9 @@ def _scores(config: Config, metrics: Sequence[Mapping[str, Any]], evaluation: Ev
     metric = plots.validation_metric(validations)
     if validations:
         last = validations[-1]
-        text = f"loss {last['loss']:.3f}, perplexity {last['perplexity']:.2f}"
-        rows.append(("last validation", text if metric is None else f"{text}, {metric} {last[metric]:.2f}"))
+        shown = {"loss": 3, "perplexity": 2} | ({} if metric is None else {metric: 2})
+        text = ", ".join(f"{name} {_spoken(last.get(name), digits)}" for name, digits in shown.items())
+        rows.append(("last validation", text))
     if evaluation is not None:
         rows += [
             (f"test, {len(evaluation.pairs):,} pairs", f"{score}") for score in evaluation.scores.values()
@@ -128,23 +112,27 @@ def _scores(config: Config, metrics: Sequence[Mapping[str, Any]], evaluation: Ev
     return rows or [("none", "the recipe has neither validation nor test pairs")]
 
 
-def _evaluated(translator: Translator, config: Config) -> Evaluation:
-    from qkv.errors import UserError
-    from qkv.evaluation.evaluate import evaluate
+def _spoken(value: float | None, digits: int) -> str:
+    return "not a number" if value is None else f"{value:.{digits}f}"
 
+
+def _evaluated(translator: Translator, config: Config) -> Evaluation:
     if config.data.test is None:
         raise UserError(f"{config.run}: its recipe has no data.test to evaluate on")
     return evaluate(translator, pair_files(config, "test"), config.evaluation.metrics)
 
 
-def _samples(metrics: Sequence[Mapping[str, Any]]) -> list[Sample]:
-    """By source, in the order in which they appeared; of many steps the first, the last and some between."""
+def _samples(metrics: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """What the model made of validation sources, in the order in which they appeared: at some of the steps."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for record in metrics:
         for sample in record.get("samples", []):
             outputs = found.setdefault((sample["source"], sample["reference"]), [])
             outputs.append((f"{record['step']:,}", sample["output"]))
-    return [Sample(*pair, _some(outputs)) for pair, outputs in islice(found.items(), _MOST_SAMPLES)]
+    return [
+        Table(["step", "output"], _some(outputs), f"Source: {source}\nReference: {reference}")
+        for (source, reference), outputs in islice(found.items(), _MOST_SAMPLES)
+    ]
 
 
 def _some(outputs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -181,15 +169,9 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _chart(title: str, y_label: str, lines: Sequence[tuple[str, Sequence[Mapping[str, Any]], str]]) -> Iterator[str]:
     """One chart over the steps, or none if nothing was reported."""
-    series = [
-        Series(label, [record["step"] for record in records], [record[name] for record in records])
-        for label, records, name in lines
-        if records
-    ]
-    if series:
-        ends = "; ".join(f"{line.label}: from {line.y[0]:.4g} to {line.y[-1]:.4g}" for line in series)
-        description = f"{y_label} over steps, from the first report to the last. {ends}."
-        yield line_chart(series, title=title, x_label="step", y_label=y_label, description=description)
+    series = [plots.curve(label, records, name) for label, records, name in lines]
+    if shown := [line for line in series if line.x]:
+        yield line_chart(shown, title=title, x_label="step", y_label=y_label)
 
 
 def _quality(config: Config, evaluation: Evaluation | None) -> Iterator[str]:
@@ -218,11 +200,11 @@ def _some_source(config: Config, metrics: Sequence[Mapping[str, Any]]) -> str | 
     return next((source for source in sources if source.strip()), None)
 
 
-def _picture(translator: Translator, source: str | None) -> Picture | None:
-    """All heads of one kind; None if the model has no attention, or there is nothing to read."""
+def _picture(translator: Translator, source: str | None) -> dict[str, str] | None:
+    """All heads of one kind, as a data URI and in words; None if there is no attention, or nothing to read."""
     if source is None:
         return None
-    inspection = inspect(translator, source)
+    inspection = attention_maps(translator, source)
     kind = next((kind for kind in _KINDS if kind in inspection.attention), None)
     if kind is None:
         return None
@@ -230,4 +212,4 @@ def _picture(translator: Translator, source: str | None) -> Picture | None:
     figure = plots.head_grid(inspection.attention[kind], rows, columns, title=inspection.translation)
     drawing = base64.b64encode(plots.drawn(figure, "svg")).decode("ascii")
     description = f"Attention {_KINDS[kind]}, every layer and head, for: {source} → {inspection.translation}"
-    return Picture(f"data:image/svg+xml;base64,{drawing}", description)
+    return {"address": f"data:image/svg+xml;base64,{drawing}", "description": description}

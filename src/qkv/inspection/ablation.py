@@ -18,12 +18,12 @@ Kind = Literal["encoder", "decoder", "cross"]
 
 @dataclass(frozen=True)
 class Head:
-    """An attention head. Layers and heads count from 0.
+    """An attention head.
 
     Attributes:
         kind: encoder (source to source), decoder (target to target) or cross (target to source).
-        layer: its layer.
-        head: its place in the layer.
+        layer: counted from 1.
+        head: counted from 1.
     """
 
     kind: Kind
@@ -31,7 +31,7 @@ class Head:
     head: int
 
     def __str__(self) -> str:
-        return f"{self.kind} layer {self.layer + 1} head {self.head + 1}"
+        return f"{self.kind} layer {self.layer} head {self.head}"
 
 
 @contextmanager
@@ -48,9 +48,9 @@ def heads_off(model: Seq2Seq, heads: Iterable[Head]) -> Iterator[None]:
     try:
         for head in heads:
             modules = sites.get(head.kind, [])
-            if not (0 <= head.layer < len(modules) and 0 <= head.head < _count(modules[head.layer])):
+            if not (1 <= head.layer <= len(modules) and 1 <= head.head <= _count(modules[head.layer - 1])):
                 raise UserError(f"this model has no {head}: it has {_listing(sites)}")
-            handles.append(_silence(modules[head.layer], head.head))
+            handles.append(_silence(modules[head.layer - 1], head.head - 1))
         yield
     finally:
         for handle in handles:

@@ -14,8 +14,10 @@ from typing import Literal
 import numpy as np
 
 from qkv.errors import UserError
-from qkv.inspection.attention_maps import as_translator, record_pairs
 from qkv.inspection.attribution import attribution_scores
+from qkv.inspection.forced import as_translator, record_pairs
+from qkv.pages.escaping import in_html
+from qkv.pages.heat_maps import HeatMap, fragment, grid
 from qkv.run.directory import Run
 from qkv.text.tokenizer import SPACE, UNAMBIGUOUS, Tokenizer
 from qkv.translator import Translator
@@ -74,8 +76,6 @@ class Alignments:
     chosen_by: str
 
     def _repr_html_(self) -> str:
-        from qkv.pages.map_page import grid
-
         shown = []
         for number, (source, target, links) in enumerate(
             zip(self.sources[:_PAIRS_TO_SHOW], self.targets, self.links, strict=False), start=1
@@ -83,8 +83,9 @@ class Alignments:
             matrix = np.zeros((len(target), len(source)))
             for column, row in links:
                 matrix[row, column] = 1.0
-            shown.append((f"pair {number}", matrix, target, source))
-        return grid(shown, f"Links of {self.head} ({self.chosen_by}); {len(shown):,} of {len(self.links):,} pairs")
+            shown.append(HeatMap(f"pair {number}", matrix, target, source))
+        caption = f"Links of {self.head} ({self.chosen_by}); {len(shown):,} of {len(self.links):,} pairs"
+        return fragment([f"<p>{in_html(caption)}</p>", grid(shown)])
 
 
 def align(

@@ -5,52 +5,43 @@ That is what the search itself has seen step by step, as each step depends on th
 """
 
 import io
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from qkv.decoding.scoring import log_probabilities_of
-from qkv.decoding.sentences import length_sorted_batches
 from qkv.errors import UserError
-from qkv.files import write_bytes, write_text
-from qkv.nn.seq2seq import AttentionRecord
+from qkv.files import to_json, write_bytes, write_text
+from qkv.inspection.forced import KINDS, as_translator, led_along, record_pairs
+from qkv.pages.escaping import in_html
+from qkv.pages.frame import page
+from qkv.pages.heat_maps import HeatMap, fragment, grid
 from qkv.run.directory import Run
-from qkv.text.batches import pad
-from qkv.translator import Translation, Translator, load
+from qkv.translator import Translation, Translator
 
-KINDS = ("encoder", "decoder", "cross")
+_MEANING = {
+    "encoder": "Each row is a source token, and what it gathers from the source.",
+    "decoder": "Each row is a token that the decoder read, and what it gathers from those it read so far.",
+    "cross": "Each row is a token that is predicted, and what is gathered from the source to predict it.",
+}
 
 
-@dataclass(frozen=True)
-class AttentionMap:
-    """The weights of one head.
+@dataclass(frozen=True, kw_only=True)
+class AttentionMap(HeatMap):
+    """The weights of one head: how much of what a row's piece retrieves comes from a column's.
 
     Attributes:
         kind: encoder, decoder or cross.
         layer: counted from 1.
         head: counted from 1.
-        weights: (row, column): how much of what row retrieves comes from column.
-        rows: pieces that look.
-        columns: pieces that are looked at.
     """
 
     kind: str
     layer: int
     head: int
-    weights: np.ndarray
-    rows: list[str]
-    columns: list[str]
-
-    @property
-    def title(self) -> str:
-        """What a reader calls it."""
-        return f"{self.kind}, layer {self.layer}, head {self.head}"
 
 
 @dataclass(frozen=True)
@@ -64,9 +55,9 @@ class Inspection:
         target_tokens: pieces that were predicted, end of sentence included if the output ended.
         target_inputs: pieces that the decoder read: beginning of sentence, then target_tokens but the last. Row i of
             decoder and cross attention is the step that read target_inputs[i] and predicted target_tokens[i].
-        log_probabilities: natural, of each target token.
+        log_probabilities: natural, of each target token, by the model itself.
         score: what the search ranks outputs by; of a given target, what it would have ranked it by.
-        n_best: what the search has found, best first; of a given target, itself alone.
+        n_best: what the translator's engine has found, best first; of a given target, itself alone.
         attention: "encoder" (layer, head, source, source), "decoder" (layer, head, target, target) and "cross"
             (layer, head, target, source); a kind that the architecture lacks is absent.
     """
@@ -98,8 +89,9 @@ class Inspection:
             rows, columns = self.axes(name)
             for one_layer in _chosen(f"{name} layer", layer, weights.shape[0]):
                 for one_head in _chosen(f"{name} head", head, weights.shape[1]):
+                    place = f"{name}, layer {one_layer}, head {one_head}"
                     chosen = weights[one_layer - 1, one_head - 1]
-                    found.append(AttentionMap(name, one_layer, one_head, chosen, rows, columns))
+                    found.append(AttentionMap(place, chosen, rows, columns, kind=name, layer=one_layer, head=one_head))
         return found
 
     def axes(self, kind: str) -> tuple[list[str], list[str]]:
@@ -115,7 +107,7 @@ class Inspection:
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         content["n_best"] = [asdict(translation) for translation in self.n_best]
         content["attention"] = {kind: weights.tolist() for kind, weights in self.attention.items()}
-        return json.dumps(content, ensure_ascii=False)
+        return to_json(content)
 
     def to_npz(self, path: str | Path) -> None:
         """Write all of it as named NumPy arrays: the kinds of attention, and the pieces on their axes.
@@ -136,14 +128,25 @@ class Inspection:
 
     def to_html(self, **chosen: Any) -> str:
         """A page that needs nothing beside itself; arguments as for `maps`."""
-        from qkv.pages.map_page import page
-
-        return page(self, self.maps(**chosen))
+        return page(f"Attention: {self.source}", fragment(self._paragraphs(self.maps(**chosen))))
 
     def _repr_html_(self) -> str:
-        from qkv.pages.map_page import fragment
+        return fragment(self._paragraphs(self.maps()))
 
-        return fragment(self, self.maps())
+    def _paragraphs(self, maps: Sequence[AttentionMap]) -> Iterator[str]:
+        yield (
+            f"<p><strong>Source:</strong> {in_html(self.source)}<br>"
+            f"<strong>Translation:</strong> {in_html(self.translation)} (score {self.score:.4f})</p>"
+        )
+        kinds = list(dict.fromkeys(one.kind for one in maps))
+        for kind in kinds:
+            opened = " open" if kind == kinds[-1] else ""
+            yield (
+                f"<details{opened}><summary>{kind} attention</summary><p>{_MEANING[kind]} The fuller the colour, the "
+                f"larger the weight.</p>\n{grid(one for one in maps if one.kind == kind)}</details>"
+            )
+        if not kinds:
+            yield "<p>This model has no attention.</p>"
 
     def _kinds(self, kind: str | None) -> list[str]:
         if kind is None:
@@ -156,7 +159,7 @@ class Inspection:
         return [kind]
 
 
-def inspect(
+def attention_maps(
     model_or_run: Translator | Run | str | Path, source: str, target: str | None = None, *, beam: int | None = None
 ) -> Inspection:
     """Translate a source, or follow a given target, and record where the model looks.
@@ -191,97 +194,6 @@ def inspect(
     )
 
 
-def as_translator(model_or_run: Translator | Run | str | Path) -> Translator:
-    """A translator as it is; one for a run or its directory."""
-    if isinstance(model_or_run, Translator):
-        return model_or_run
-    return load(model_or_run.path if isinstance(model_or_run, Run) else model_or_run)
-
-
-def led_along(
-    translator: Translator, source: str, target: str | None, *, beam: int | None = None
-) -> tuple[list[int], list[int], list[Translation]]:
-    """Ids of the source, and of a given target or else of the best that is found; and all that is found.
-
-    Raises:
-        UserError: if there is nothing to translate, or a text is too long for the model.
-    """
-    (source_ids,) = translator.encode([source], "source")
-    if target is not None:
-        (target_ids,) = translator.encode([target], "target")
-        return source_ids, target_ids, []
-    if not source.strip():
-        raise UserError("there is nothing to translate: the source is empty")
-    width = translator.options.beam if beam is None else beam
-    options = translator.search_options(width, None, n_best=max(1, width))
-    (found,) = translator.search([source_ids], options)
-    end = [translator.tokenizers.target.eos] if found[0].finished else []
-    return source_ids, [*found[0].tokens, *end], [translator.translation(hypothesis) for hypothesis in found]
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What a forced decode of one pair has seen; see `Inspection`."""
-
-    attention: dict[str, np.ndarray]
-    log_probabilities: list[float]
-
-
-@torch.inference_mode()
-def record_pairs(
-    translator: Translator, pairs: Sequence[tuple[list[int], list[int]]], *, kinds: Sequence[str] = KINDS
-) -> list[Recorded]:
-    """Lead a model along pairs, in batches, and record the weights, without those of padding.
-
-    Args:
-        translator: holds the model.
-        pairs: ids of source and target, as the model is to read and to predict them.
-        kinds: of attention that are wanted.
-    """
-    results: dict[int, Recorded] = {}
-    lengths = [max(len(source), len(target)) for source, target in pairs]
-    for indices in length_sorted_batches(lengths, translator.batch_tokens):
-        batch = _record_batch(translator, [pairs[index] for index in indices], kinds)
-        results.update(zip(indices, batch, strict=True))
-    return [results[index] for index in range(len(pairs))]
-
-
-def _record_batch(
-    translator: Translator, pairs: Sequence[tuple[list[int], list[int]]], kinds: Sequence[str]
-) -> list[Recorded]:
-    model, tokenizers, device = translator.model, translator.tokenizers, translator.device
-    source, mask = pad([source for source, _ in pairs], tokenizers.source.pad)
-    target_input, _ = pad([[tokenizers.target.bos, *target[:-1]] for _, target in pairs], tokenizers.target.pad)
-    target_output, _ = pad([target for _, target in pairs], tokenizers.target.pad)
-    record = AttentionRecord()
-    source_record = record if "encoder" in kinds else None
-    memory = model.encode(source.to(device), None if mask is None else mask.to(device), source_record)
-    hidden = model.decode(target_input.to(device), memory, record=record)
-    recorded = []
-    for row, output in enumerate(target_output.to(device)):
-        source_length, target_length = (len(ids) for ids in pairs[row])
-        # One sentence at a time, as logits of a whole batch may not fit into memory.
-        logits = model.project(hidden[row, :target_length])
-        weights = _weights(record, kinds, row, source_length=source_length, target_length=target_length)
-        recorded.append(Recorded(weights, log_probabilities_of(logits, output[:target_length]).tolist()))
-    return recorded
-
-
-def _weights(
-    record: AttentionRecord, kinds: Sequence[str], row: int, *, source_length: int, target_length: int
-) -> dict[str, np.ndarray]:
-    """(layer, head, row, column) of each kind that there is, for one sentence of a batch."""
-    sizes = {"encoder": (source_length, source_length), "decoder": (target_length,) * 2}
-    sizes["cross"] = (target_length, source_length)
-    found = {}
-    for kind in kinds:
-        if layers := getattr(record, kind):
-            height, width = sizes[kind]
-            weights = torch.stack([layer[row, :, :height, :width] for layer in layers])
-            found[kind] = weights.to(torch.promote_types(weights.dtype, torch.float32)).cpu().numpy()
-    return found
-
-
 def _chosen(what: str, number: int | None, count: int) -> range:
     if number is None:
         return range(1, count + 1)
@@ -311,7 +223,12 @@ def save(inspection: Inspection, path: str | Path, **chosen: Any) -> None:
     elif path.suffix in (".png", ".svg", ".pdf"):
         from qkv.pages import plots
 
-        title = f"{inspection.source}\n{inspection.translation}"
-        plots.save(plots.map_page(inspection.maps(**chosen), title=title), path)
+        rows: dict[tuple[str, int], list[AttentionMap]] = {}
+        for one in inspection.maps(**chosen):
+            rows.setdefault((one.kind, one.layer), []).append(one)
+        if not rows:
+            raise UserError("nothing to draw: this model has no attention")
+        figure = plots.map_page(list(rows.values()), title=f"{inspection.source}\n{inspection.translation}")
+        plots.save(figure, path)
     else:
         raise UserError(f"{path}: write a .html, .json, .npz, .png, .svg or .pdf file")

@@ -17,9 +17,12 @@ from torch import Tensor
 
 from qkv.decoding.scoring import log_probabilities_of
 from qkv.errors import UserError
-from qkv.inspection.attention_maps import as_translator, led_along
+from qkv.inspection.forced import as_translator, led_along
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.pages.escaping import in_html
+from qkv.pages.heat_maps import HeatMap, fragment, grid
 from qkv.run.directory import Run
+from qkv.text.batches import forced_batch
 from qkv.translator import Translator
 
 METHODS = ("gradient", "integrated", "occlusion")
@@ -50,13 +53,12 @@ class Attribution:
     gap: float | None = None
 
     def _repr_html_(self) -> str:
-        from qkv.pages.map_page import grid
-
         largest = float(np.abs(self.scores).max()) or 1.0
         legend = f"{self.method}: blue for, orange against; the fullest colour is {largest:.3g} nats"
         if self.gap is not None:
             legend += f"; rows add up to what the source gains, within {self.gap:.2g} nats"
-        return grid([(self.method, self.scores / largest, self.target_tokens, self.source_tokens)], legend)
+        scaled = HeatMap(self.method, self.scores / largest, self.target_tokens, self.source_tokens)
+        return fragment([f"<p>{in_html(legend)}</p>", grid([scaled])])
 
 
 def attribute(
@@ -88,7 +90,7 @@ def attribute(
         beam: in place of the run's; 1 is greedy search.
 
     Raises:
-        UserError: if the method is unknown, and as `qkv.inspect`.
+        UserError: if the method is unknown, and as `qkv.attention_maps`.
     """
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
@@ -111,13 +113,9 @@ def attribution_scores(translator: Translator, source: list[int], target: list[i
 
 def _pair(translator: Translator, source: list[int], target: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """What is read, what leads the decoder, and what it is to predict."""
-    device, bos = translator.device, translator.tokenizers.target.bos
     with torch.inference_mode(False):  # tensors that have gradients, whatever the caller does
-        return (
-            torch.tensor([source], device=device),
-            torch.tensor([[bos, *target[:-1]]], device=device),
-            torch.tensor([target], device=device),
-        )
+        batch = forced_batch([source], [target], translator.tokenizers).to(translator.device)
+    return batch.source, batch.target_input, batch.target_output
 
 
 def scores_of_model(

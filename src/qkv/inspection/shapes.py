@@ -1,109 +1,27 @@
 """Shape analysis: one real forward pass, step by step: what happens, the tensor's axes, parameters, multiply–adds."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from qkv.inspection import shape_tables
+from qkv.config.loading import model_options
+from qkv.config.schema import ModelConfig
+from qkv.errors import UserError
 from qkv.inspection.axes import Axes
 from qkv.inspection.descriptions import Named, describe
+from qkv.inspection.forced import as_translator, led_along
+from qkv.inspection.steps import Shapes, Step
 from qkv.inspection.trace import Operation, trace
+from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import Seq2Seq
-
-if TYPE_CHECKING:
-    from qkv.run.directory import Run
-    from qkv.translator import Translator
-
-_LAYER = re.compile(r"(.*?)\.(\d+)(?=\.|$)(.*)")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of the analysis.
-
-    Attributes:
-        path: the module that does it, as in `named_modules`; of layers that are alike, encoder.layers.0–3.…
-        what: happens, in words.
-        formula: of it.
-        axes: name of each axis of the result; of an axis without a name, its size.
-        shape: size of each.
-        times: how often it ran: once, but for each target token in a recurrent decoder.
-        parameters: learnt numbers that no step before this one used.
-        shared: all that it uses was counted at a step before.
-        multiply_adds: of its matrix products, over all its runs.
-        layers: how many layers, all alike, the line stands for.
-    """
-
-    path: str
-    what: str
-    formula: str
-    axes: tuple[str, ...]
-    shape: tuple[int, ...]
-    times: int = 1
-    parameters: int = 0
-    shared: bool = False
-    multiply_adds: int = 0
-    layers: int = 1
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """What a model did with one source and target; in a notebook it draws itself as a table.
-
-    Attributes:
-        title: which model.
-        source_tokens: what it read.
-        target_tokens: what its decoder read.
-        steps: in the order in which they ran, layer by layer.
-    """
-
-    title: str
-    source_tokens: list[str]
-    target_tokens: list[str]
-    steps: list[Step]
-
-    @property
-    def parameters(self) -> int:
-        """Learnt numbers of the model, shared ones counted once."""
-        return sum(step.parameters for step in self.steps)
-
-    @property
-    def multiply_adds(self) -> int:
-        """Of all matrix products of the pass."""
-        return sum(step.multiply_adds for step in self.steps)
-
-    def folded(self) -> "Shapes":
-        """The same with one line for layers that do the same, whose numbers are added up."""
-        return replace(self, steps=list(_fold(self.steps)))
-
-    def to_text(self) -> str:
-        """A table for a terminal."""
-        return shape_tables.to_text(self)
-
-    def to_markdown(self) -> str:
-        """A table as Markdown."""
-        return shape_tables.to_markdown(self)
-
-    def to_html(self) -> str:
-        """A page that needs nothing beside itself."""
-        return shape_tables.to_html(self)
-
-    def to_data(self) -> dict[str, Any]:
-        """Plain lists and dictionaries, for JSON."""
-        totals = {"parameters": self.parameters, "multiply_adds": self.multiply_adds}
-        return asdict(self) | totals
-
-    def _repr_html_(self) -> str:
-        return shape_tables.table(self.folded())
+from qkv.run.directory import Run
+from qkv.translator import Translator
 
 
 def shapes(
-    model_or_run: "Translator | Run | str | Path", source: str, target: str | None = None, *, beam: int | None = None
+    model_or_run: Translator | Run | str | Path, source: str, target: str | None = None, *, beam: int | None = None
 ) -> Shapes:
     """The analysis of a trained model with a sentence of one's own.
 
@@ -116,8 +34,6 @@ def shapes(
     Raises:
         UserError: if there is no such run, nothing to translate, or a text is too long for the model.
     """
-    from qkv.inspection.attention_maps import as_translator, led_along
-
     translator = as_translator(model_or_run)
     source_ids, target_ids, _ = led_along(translator, source, target, beam=beam)
     tokenizers = translator.tokenizers
@@ -152,11 +68,6 @@ def shapes_of_preset(
     Raises:
         UserError: if there is no such architecture, preset or option, or a value is impossible.
     """
-    from qkv.config.loading import model_options
-    from qkv.config.schema import ModelConfig
-    from qkv.errors import UserError
-    from qkv.nn.architectures import ARCHITECTURES
-
     model = ModelConfig(architecture=architecture, preset=preset, **dict(options or {}))
     config = model_options(model, vocab_size=vocab_size, target_vocab_size=vocab_size)
     words = text.split()
@@ -237,46 +148,4 @@ def _steps(operations: Iterable[tuple[Any, Operation]], axes: Axes, config: Any)
             operation.parameters,
             operation.shared,
             operation.multiply_adds,
-        )
-
-
-# Folding
-
-
-def _fold(steps: Iterable[Step]) -> Iterator[Step]:
-    """Neighbouring layers whose steps differ in nothing but their number become one."""
-    for stack, group in groupby(steps, key=_stack):
-        if stack is None:
-            yield from group
-            continue
-        layers = [list(layer) for _, layer in groupby(group, key=_number)]
-        for _, alike in groupby(layers, key=_without_number):
-            yield from _together(list(alike))
-
-
-def _stack(step: Step) -> str | None:
-    found = _LAYER.match(step.path)
-    return None if found is None else found[1]
-
-
-def _number(step: Step) -> int:
-    found = _LAYER.match(step.path)
-    assert found is not None, "only steps of a layer have a number"
-    return int(found[2])
-
-
-def _without_number(layer: Sequence[Step]) -> list[Step]:
-    return [replace(step, path=_LAYER.sub(r"\1.\3", step.path)) for step in layer]
-
-
-def _together(layers: Sequence[Sequence[Step]]) -> Iterator[Step]:
-    first, last, count = _number(layers[0][0]), _number(layers[-1][0]), len(layers)
-    for step in layers[0]:
-        numbers = f"{first}–{last}" if count > 1 else str(first)
-        yield replace(
-            step,
-            path=_LAYER.sub(rf"\g<1>.{numbers}\g<3>", step.path),
-            parameters=step.parameters * count,
-            multiply_adds=step.multiply_adds * count,
-            layers=count,
         )

@@ -5,17 +5,20 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from qkv.devices import Precision, autocast
+from qkv.config.schema import TrainingConfig
+from qkv.decoding.engines.registry import ENGINES
+from qkv.devices import Precision
 from qkv.errors import UserError
-from qkv.measuring.environment import Environment
+from qkv.measuring.environment import Environment, seconds_of, undisturbed
 from qkv.measuring.rates import Benchmark, DecodingRate, TrainingRate
+from qkv.measuring.training_step import TrainingStep
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
@@ -23,10 +26,10 @@ from qkv.text.batches import Batch, collate, plan_batches
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.text.encoded import write_encoded
 from qkv.text.tokenizer import Tokenizers
-from qkv.training.loss import batch_loss
 from qkv.translator import Translator, load
 
-ENGINES = ("torch", "ctranslate2")
+MEASURED = tuple(name for name in ENGINES if name != "auto")
+"""Engines that are measured: auto is one of them."""
 PRECISIONS = ("float32", "bf16", "int8")
 
 Item = TypeVar("Item")
@@ -42,7 +45,7 @@ def benchmark(
     files: PairFiles | None = None,
     checkpoint: str | Path | None = None,
     device: str = "auto",
-    engines: Sequence[str] = ENGINES,
+    engines: Sequence[str] = MEASURED,
     beam: int | None = None,
     seconds: float = 60.0,
     progress: bool = False,
@@ -68,34 +71,35 @@ def benchmark(
     pairs = _pairs(opened, files)
     reference = load(run, checkpoint=path, device=device, engine="torch", precision="float32")
     beams = sorted({1, reference.options.beam if beam is None else beam})
-    settings = [(engine, precision) for engine in engines for precision in PRECISIONS]
+    engines_and_precisions = [(engine, precision) for engine in engines for precision in PRECISIONS]
     training_precisions: list[Precision] = ["float32", "bf16"]
-    share = seconds / (_TRAINING_SHARE * len(training_precisions) + 2 * len(beams) * len(settings))
+    share = seconds / (_TRAINING_SHARE * len(training_precisions) + 2 * len(beams) * len(engines_and_precisions))
     sources = [source for source in dict.fromkeys(pair.source for pair in pairs) if source.strip()]
     if not sources:
         raise UserError(f"{run}: there is no source to translate in its pairs")
     training: list[TrainingRate] = []
     decoding: list[DecodingRate] = []
     left_out: list[str] = []
-    parts = len(training_precisions) + len(settings)
+    parts = len(training_precisions) + len(engines_and_precisions)
     with _bar(parts, seconds, progress) as advance:
         batches = _batches(opened, pairs, reference.tokenizers, reference.model)
         for precision in training_precisions:
             advance(f"training {precision}")
+            settings = opened.config.training.model_copy(update={"precision": precision})
             try:
-                training.append(_training_rate(reference.model, batches, precision, share * _TRAINING_SHARE))
+                training.append(_training_rate(reference.model, batches, settings, share * _TRAINING_SHARE))
             except UserError as error:
                 left_out.append(f"training {precision}: {error}")
-        reference.model.eval()
-        for engine, name in settings:
+        for engine, name in engines_and_precisions:
             advance(f"{engine} {name}")
-            try:
-                translator = load(run, checkpoint=path, device=device, engine=engine, precision=name)
-            except UserError as error:
-                left_out.append(f"{engine} {name}: {error}")
-                continue
-            decoding += [_decoding_rate(translator, engine, name, sources, width, share) for width in beams]
-            del translator
+            with undisturbed():
+                try:
+                    translator = load(run, checkpoint=path, device=device, engine=engine, precision=name)
+                except UserError as error:
+                    left_out.append(f"{engine} {name}: {error}")
+                    continue
+                decoding += [_decoding_rate(translator, engine, name, sources, width, share) for width in beams]
+                del translator
             gc.collect()
     if not decoding:
         raise UserError(f"nothing can decode {run}: {'; '.join(left_out)}")
@@ -114,22 +118,21 @@ def benchmark(
 # What is measured
 
 
-def _training_rate(model: Seq2Seq, batches: Sequence[Batch], precision: Precision, seconds: float) -> TrainingRate:
+def _training_rate(model: Seq2Seq, batches: Sequence[Batch], settings: TrainingConfig, seconds: float) -> TrainingRate:
     device = next(model.parameters()).device
+    with undisturbed(), closing(TrainingStep(model, settings)) as step:
 
-    def time_of(batch: Batch) -> float:
-        return _seconds(lambda: _learn(model, batch, device, precision), device)
+        def time_of(batch: Batch) -> float:
+            return seconds_of(lambda: step([batch]), device)
 
-    model.train()
-    probe = _first_rows(batches[0], 2)
-    time_of(probe)
-    expected = time_of(probe) * batches[0].num_target_tokens / probe.num_target_tokens
-    if precision != "float32" and expected > 3 * seconds:  # emulated, where the processor has no such instructions
-        raise UserError(f"one batch would take about {expected:.0f} s")
-    reset_peak(device)
-    rates = [batch.num_target_tokens / time_of(batch) for batch in _within(seconds, batches, fewest=1)]
-    model.zero_grad(set_to_none=True)
-    return TrainingRate(precision, statistics.median(rates), len(rates), peak_megabytes(device))
+        probe = _first_rows(batches[0], 2)
+        time_of(probe)
+        expected = time_of(probe) * batches[0].num_target_tokens / probe.num_target_tokens
+        if settings.precision != "float32" and expected > 3 * seconds:  # emulated, where there are no such instructions
+            raise UserError(f"one batch would take about {expected:.0f} s")
+        reset_peak(device)
+        rates = [batch.num_target_tokens / time_of(batch) for batch in _within(seconds, batches, fewest=1)]
+    return TrainingRate(settings.precision, statistics.median(rates), len(rates), peak_megabytes(device))
 
 
 def _first_rows(batch: Batch, rows: int) -> Batch:
@@ -139,20 +142,13 @@ def _first_rows(batch: Batch, rows: int) -> Batch:
     return Batch(batch.source[:rows], masks[0], batch.target_input[:rows], target, masks[1], tokens)
 
 
-def _learn(model: Seq2Seq, batch: Batch, device: torch.device, precision: Precision) -> None:
-    model.zero_grad(set_to_none=True)
-    with autocast(device, precision):
-        loss = batch_loss(model, batch).smoothed
-    loss.backward()
-
-
 def _decoding_rate(
     translator: Translator, engine: str, precision: str, sources: Sequence[str], beam: int, seconds: float
 ) -> DecodingRate:
     device = translator.device
 
     def time_of(texts: Sequence[str]) -> float:
-        return _seconds(lambda: translator.translate(texts, beam=beam), device)
+        return seconds_of(lambda: translator.translate(texts, beam=beam), device)
 
     time_of(sources[:2])
     reset_peak(device)
@@ -189,14 +185,6 @@ def _spread(items: Sequence[Item], count: int) -> list[Item]:
     chosen = [items[index * len(items) // count] for index in range(count)]
     order = sorted(range(count), key=lambda index: f"{index:032b}"[::-1])
     return [chosen[index] for index in order]
-
-
-def _seconds(function: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
 
 
 # Memory

@@ -1,10 +1,15 @@
-"""Where and with what something was measured."""
+"""Where and with what something was measured, and the clock."""
 
 import os
 import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,6 @@ class Environment:
     @classmethod
     def here(cls, device: str) -> "Environment":
         """This machine, with torch's present number of threads."""
-        import torch
-
         from qkv import __version__
 
         return cls(
@@ -35,6 +38,33 @@ class Environment:
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             threads=torch.get_num_threads(),
         )
+
+
+@contextmanager
+def undisturbed(threads: int | None = None) -> Iterator[None]:
+    """Whatever a measurement, or a training, does to torch's threads and chance: after the block both are as before.
+
+    Args:
+        threads: that torch computes with in the block; by default as many as before it.
+    """
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """How long it takes, until the device has done all that was asked of it."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _device: None
+    wait(device)
+    began = time.perf_counter()
+    function()
+    wait(device)
+    return time.perf_counter() - began
 
 
 def now() -> str:

@@ -1,16 +1,17 @@
 """How fast a run is, as plain data and as tables."""
 
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qkv.files import to_json
 from qkv.measuring.environment import Environment
+from qkv.pages.tables import Table
 
 
 @dataclass(frozen=True)
 class TrainingRate:
-    """Forward and backward passes over batches of the run's own pairs; the optimizer's step is not in it.
+    """Steps of training over batches of the run's own pairs, as the trainer takes them.
 
     Attributes:
         precision: of matrix products.
@@ -83,7 +84,7 @@ class Benchmark:
 
     def to_json(self) -> str:
         """All of it; the keys are the attributes' names."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1)
+        return to_json(dataclasses.asdict(self), indent=1)
 
     def _parts(self) -> Iterator[str]:
         yield f"{self.run}, {self.checkpoint}: {self.parameters:,} parameters"
@@ -92,7 +93,7 @@ class Benchmark:
             for row in self.training
         ]
         if training:
-            yield _table(["training", "target tokens/s", "batches", "peak MB"], training, names=1)
+            yield Table(["training", "target tokens/s", "batches", "peak MB"], training, numbers=3).to_markdown()
         decoding = [
             [
                 f"{row.engine} {row.precision}",
@@ -104,7 +105,8 @@ class Benchmark:
             ]
             for row in self.decoding
         ]
-        yield _table(["decoding", "search", "sentences/s", "median ms", "p95 ms", "peak MB"], decoding, names=2)
+        header = ["decoding", "search", "sentences/s", "median ms", "p95 ms", "peak MB"]
+        yield Table(header, decoding, numbers=4).to_markdown()
         if self.left_out:
             yield "\n".join(f"Left out: {reason}" for reason in self.left_out)
         here = self.environment
@@ -117,16 +119,3 @@ class Benchmark:
 
 def _megabytes(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> str:
-    """In Markdown, padded so that it can be read as it is; all but the first columns, `names`, hold numbers."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    aligned = [str.ljust] * names + [str.rjust] * (len(header) - names)
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [align(cell, width) for cell, width, align in zip(cells, widths, aligned, strict=True)]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * width for width in widths[:names]] + ["-" * (width - 1) + ":" for width in widths[names:]]
-    return "\n".join(map(line, [header, rule, *rows]))

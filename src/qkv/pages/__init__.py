@@ -1,1 +1,1 @@
-"""Floor 7: how data is drawn: charts, tables, pages."""
+"""Floor 1: the drawing kit: charts, heat maps, tables and pages from plain data; it knows nothing of models."""

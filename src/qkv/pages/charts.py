@@ -1,39 +1,23 @@
 """Line charts as SVG for a page of one's own: they follow its colours, light or dark, and ask for nothing else.
 
-Colours are those of Okabe and Ito (2008), which the colour-blind can tell apart; lines differ in dashes and markers,
-too. A page may set `--series-1` … `--series-8` to other colours; text and axes take its text colour.
+Text and axes take the page's text colour, lines those of `qkv.pages.style`.
 """
 
 import hashlib
-import html
 import io
 import re
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from qkv.pages.escaping import in_html
+from qkv.pages.style import COLORS, TITLE_SIZE, Series, draw_lines, new_figure, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#b8a900")
-DARK_COLORS = ("#4ca6e0", "#f08a3c", "#2fc99b", "#e39cc4", "#8fd0f5", "#f2b93b", "#b5b5b5", "#f0e442")
-
-_DASHES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _MOST_POINTS = 200
-_FEW_POINTS = 30
 _INK = "#010203"  # stands for the page's text colour until the drawing is done
 _FAINT = "#030201"  # the grid
-
-
-@dataclass(frozen=True)
-class Series:
-    """One line of a chart."""
-
-    label: str
-    x: Sequence[int | float]
-    y: Sequence[int | float]
 
 
 def line_chart(
@@ -42,7 +26,7 @@ def line_chart(
     title: str,
     x_label: str,
     y_label: str,
-    description: str,
+    description: str | None = None,
     x_ticks: Sequence[tuple[int | float, str]] | None = None,
     log_x: bool = False,
     log_y: bool = False,
@@ -54,40 +38,34 @@ def line_chart(
         title: short; also the element's name for those who do not see it.
         x_label: with its unit.
         y_label: with its unit.
-        description: in words, what the chart shows.
+        description: in words, what the chart shows; by default where each line begins and ends.
         x_ticks: places and texts, if not numbers chosen by matplotlib.
         log_x: a logarithmic axis (to base 2).
         log_y: a logarithmic axis.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
+    if description is None:
+        ends = "; ".join(f"{line.label}: from {line.y[0]:.4g} to {line.y[-1]:.4g}" for line in series)
+        description = f"{y_label} over {x_label}, from the first point to the last. {ends}."
     salt = "c" + hashlib.sha256(repr((title, x_label, y_label, series)).encode("utf-8")).hexdigest()[:10]
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "axes.unicode_minus": True}):
-        figure = Figure(figsize=(4.8, 3.4), layout="constrained")
-        axes = figure.add_subplot()
-        figure.patch.set_visible(False)
-        axes.patch.set_visible(False)
-        for number, line in enumerate(series):
-            _draw(axes, number, line)
-        axes.set_title(title, color=_INK, fontsize="medium", loc="left", parse_math=False)
-        axes.set_xlabel(x_label, color=_INK, parse_math=False)
-        axes.set_ylabel(y_label, color=_INK, parse_math=False)
-        _scale(axes, x_ticks, log_x=log_x, log_y=log_y)
-        axes.tick_params(colors=_INK, which="both")
-        axes.grid(color=_FAINT, linewidth=0.5)
-        for name, spine in axes.spines.items():
-            spine.set_visible(name in ("left", "bottom"))
-            spine.set_color(_INK)
-        legend = figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=_INK)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-        written = io.StringIO()
-        with warnings.catch_warnings():
-            # The reader's fonts draw the text, so it is no matter what matplotlib's lack.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None})
+    figure = new_figure()
+    axes = figure.add_subplot()
+    figure.patch.set_visible(False)
+    axes.patch.set_visible(False)
+    draw_lines(axes, [thinned(line) for line in series])
+    axes.set_title(title, color=_INK, fontsize=TITLE_SIZE, loc="left", parse_math=False)
+    axes.set_xlabel(x_label, color=_INK, parse_math=False)
+    axes.set_ylabel(y_label, color=_INK, parse_math=False)
+    _scale(axes, x_ticks, log_x=log_x, log_y=log_y)
+    axes.tick_params(colors=_INK, which="both")
+    axes.grid(color=_FAINT, alpha=1.0)
+    for spine in axes.spines.values():
+        spine.set_color(_INK)
+    legend = figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=_INK)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    written = io.StringIO()
+    with writing():
+        figure.savefig(written, format="svg", metadata={"Date": None})
     return _for_html(written.getvalue(), salt, title, description)
 
 
@@ -97,29 +75,6 @@ def thinned(series: Series) -> Series:
     last = len(series.x) - 1
     kept = [i for i in range(len(series.x)) if (last - i) % every == 0]
     return Series(series.label, [series.x[i] for i in kept], [series.y[i] for i in kept])
-
-
-def style_sheet() -> str:
-    """CSS that gives the lines their colours on a dark page; on a light one they have them without."""
-    variables = " ".join(f"--series-{number}: {color};" for number, color in enumerate(DARK_COLORS, start=1))
-    return f"@media (prefers-color-scheme: dark) {{ :root {{ {variables} }} }}"
-
-
-def _draw(axes: "Axes", number: int, line: Series) -> None:
-    line = thinned(line)
-    few = len(line.x) <= _FEW_POINTS
-    axes.plot(
-        line.x,
-        line.y,
-        # A label that begins with "_" would not be shown.
-        label=line.label.lstrip("_") or "–",
-        color=COLORS[number % len(COLORS)],
-        linestyle=_DASHES[number % len(_DASHES)],
-        linewidth=1.6,
-        marker=_MARKERS[number % len(_MARKERS)],
-        markersize=4,
-        markevery=1 if few else max(1, len(line.x) // 8),
-    )
 
 
 def _scale(axes: "Axes", x_ticks: Sequence[tuple[int | float, str]] | None, *, log_x: bool, log_y: bool) -> None:
@@ -156,6 +111,6 @@ def _for_html(svg: str, salt: str, title: str, description: str) -> str:
     head = (
         f'<svg class="chart" viewBox="{box[1]}" role="img" aria-labelledby="{salt}-title {salt}-text" '
         'stroke-linejoin="round" stroke-linecap="butt">'
-        f'<title id="{salt}-title">{html.escape(title)}</title><desc id="{salt}-text">{html.escape(description)}</desc>'
+        f'<title id="{salt}-title">{in_html(title)}</title><desc id="{salt}-text">{in_html(description)}</desc>'
     )
     return head + svg[svg.index(">") + 1 :].strip()

@@ -5,32 +5,40 @@ so that they can be read in grey and by the colour-blind; lines differ in dashes
 """
 
 import io
-import warnings
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from qkv.errors import UserError
 from qkv.files import write_bytes
-from qkv.pages.charts import COLORS
+from qkv.pages.heat_maps import HeatMap
+from qkv.pages.style import (
+    CHART_SIZE,
+    COLORS,
+    SMALL_SIZE,
+    TITLE_SIZE,
+    Series,
+    draw_lines,
+    new_figure,
+    open_frame,
+    writing,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from qkv.inspection.attention_maps import AttentionMap
-    from qkv.training.schedule import Schedule
+    from matplotlib.image import AxesImage
 
 _WEIGHTS = "Blues"  # one hue, light to dark
 _SIGNED = "PuOr"  # orange below zero, purple above: apart for every kind of colour blindness
 _FORMATS = ("svg", "png", "pdf")
-_DASHES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D")
 _MOST_LABELS = 60
 _MOST_NUMBERS = 12
+_MOST_CROSSES = 2_500
 _DPI = 160
 _MOST_PIXELS = 12_000  # on a side of a PNG
 
@@ -52,15 +60,15 @@ def heat_map(
     """
     matrix = _matrix(weights, rows, columns)
     small = max(matrix.shape) <= _MOST_NUMBERS
-    figure = _figure(width=1.6 + 0.36 * min(40, len(columns)), height=1.4 + 0.3 * min(40, len(rows)))
+    figure = new_figure(width=1.6 + 0.36 * min(40, len(columns)), height=1.4 + 0.3 * min(40, len(rows)))
     axes = figure.add_subplot()
-    image = axes.imshow(matrix, cmap=_WEIGHTS, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
+    image = _show(axes, matrix, aspect="auto")
     _label_tokens(axes, rows, columns)
     if small if numbers is None else numbers:
         for (row, column), weight in np.ndenumerate(matrix):
             ink = "white" if weight > 0.55 else "black"
             axes.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=6, color=ink)
-    axes.set_title(title, fontsize="medium", parse_math=False)
+    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
     figure.colorbar(image, ax=axes, label="weight", fraction=0.05)
     return figure
 
@@ -81,48 +89,45 @@ def head_grid(weights: ArrayLike, rows: Sequence[str], columns: Sequence[str], *
     if maps.ndim != 4 or 0 in maps.shape:
         raise ValueError(f"weights must have the axes (layer, head, query, key), none of them empty; got {maps.shape}")
     layers, heads = maps.shape[:2]
-    figure = _figure(width=1.0 + 2.0 * heads, height=1.2 + 2.0 * layers)
+    figure = new_figure(width=1.0 + 2.0 * heads, height=1.2 + 2.0 * layers)
     panels = figure.subplots(layers, heads, squeeze=False)
     labelled = max(maps.shape[2:]) <= _MOST_LABELS // 2
     for layer, head in np.ndindex(layers, heads):
         axes = cast("Axes", panels[layer, head])
         matrix = _matrix(maps[layer, head], rows, columns)
-        axes.imshow(matrix, cmap=_WEIGHTS, vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
+        _show(axes, matrix, aspect="auto")
         below, left = layer == layers - 1 and labelled, head == 0 and labelled
         _label_tokens(axes, rows if left else [], columns if below else [], size=5)
-        axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=7)
-    figure.suptitle(title, fontsize="medium", parse_math=False)
+        axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=SMALL_SIZE)
+    figure.suptitle(title, fontsize=TITLE_SIZE, parse_math=False)
     return figure
 
 
-def map_page(maps: Sequence["AttentionMap"], *, title: str = "") -> "Figure":
-    """Any maps on one page, each with its own tokens and as large as they need: a row per layer of a kind.
+def map_page(rows: Sequence[Sequence[HeatMap]], *, title: str = "") -> "Figure":
+    """Any maps on one page, row by row, each with its own tokens and as large as they need.
 
     Args:
-        maps: as `Inspection.maps` chooses them.
+        rows: what stands beside each other.
         title: above the page.
 
     Raises:
         UserError: if there are no maps.
     """
+    maps = [one for row in rows for one in row]
     if not maps:
-        raise UserError("nothing to draw: this model has no attention")
-    rows: dict[tuple[str, int], list[AttentionMap]] = {}
-    for one in maps:
-        rows.setdefault((one.kind, one.layer), []).append(one)
-    columns = max(map(len, rows.values()))
+        raise UserError("nothing to draw: there are no maps")
+    columns = max(map(len, rows))
     wide, high = max(len(one.columns) for one in maps), max(len(one.rows) for one in maps)
-    figure = _figure(width=max(3.0, columns * (1.2 + 0.17 * wide)), height=0.6 + len(rows) * (1.4 + 0.17 * high))
+    figure = new_figure(width=max(3.0, columns * (1.2 + 0.17 * wide)), height=0.6 + len(rows) * (1.4 + 0.17 * high))
     panels = figure.subplots(len(rows), columns, squeeze=False)
-    for line, row in zip(panels, rows.values(), strict=True):
+    for line, row in zip(panels, rows, strict=True):
         for axes, one in zip(line, row, strict=False):
-            matrix = _matrix(one.weights, one.rows, one.columns)
-            axes.imshow(matrix, cmap=_WEIGHTS, vmin=0.0, vmax=1.0, interpolation="nearest")
-            axes.set_title(one.title, fontsize=7)
-            _label_tokens(axes, one.rows, one.columns, size=6)
+            _show(axes, _matrix(one.weights, one.rows, one.columns))
+            axes.set_title(one.title, fontsize=SMALL_SIZE, parse_math=False)
+            _label_tokens(axes, one.rows, one.columns, size=SMALL_SIZE - 1)
         for axes in line[len(row) :]:
             axes.set_visible(False)
-    figure.suptitle(title, fontsize="medium", parse_math=False)
+    figure.suptitle(title, fontsize=TITLE_SIZE, parse_math=False)
     return figure
 
 
@@ -141,16 +146,16 @@ def mask_picture(
     rows = [str(number + 1) for number in range(allowed.shape[0])] if rows is None else rows
     columns = [str(number + 1) for number in range(allowed.shape[1])] if columns is None else columns
     matrix = _matrix(allowed, rows, columns)
-    figure = _figure(width=1.4 + 0.3 * min(40, len(columns)), height=1.2 + 0.3 * min(40, len(rows)))
+    figure = new_figure(width=1.4 + 0.3 * min(40, len(columns)), height=1.2 + 0.3 * min(40, len(rows)))
     axes = figure.add_subplot()
-    axes.imshow(matrix * 0.8, cmap=_WEIGHTS, vmin=0.0, vmax=1.0, interpolation="nearest")
-    if allowed.size <= 2_500:
+    _show(axes, matrix * 0.8)
+    if allowed.size <= _MOST_CROSSES:
         hidden = np.argwhere(~allowed)
-        axes.scatter(hidden[:, 1], hidden[:, 0], marker="x", s=14, color="#7f7f7f", linewidths=0.8)
+        axes.scatter(hidden[:, 1], hidden[:, 0], marker="x", s=14, color=COLORS[6], linewidths=0.8)
     _label_tokens(axes, rows, columns)
     axes.set_ylabel("query")
     axes.set_xlabel("key: dark may be\nattended to, × may not")
-    axes.set_title(title, fontsize="medium", parse_math=False)
+    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
     return figure
 
 
@@ -165,12 +170,12 @@ def position_picture(table: ArrayLike, *, title: str = "Position encoding") -> "
     if values.ndim != 2:
         raise ValueError(f"a table has the axes (position, channel); got {values.shape}")
     limit = float(np.abs(values).max()) or 1.0
-    figure = _figure(width=6.4, height=3.6)
+    figure = new_figure(width=6.4, height=3.6)
     axes = figure.add_subplot()
     image = axes.imshow(values, cmap=_SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     axes.set_xlabel("channel")
     axes.set_ylabel("position")
-    axes.set_title(title, fontsize="medium", parse_math=False)
+    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
     figure.colorbar(image, ax=axes, label="value")
     return figure
 
@@ -190,18 +195,21 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], *, title: str = "Learn
     if not training and not validation:
         raise UserError("nothing to draw: the run has no reports yet")
     metric = validation_metric(validation)
-    figure = _figure(width=4.8 if metric is None else 9.0, height=3.4)
-    panels = figure.subplots(1, 1 if metric is None else 2, squeeze=False)[0]
-    curves = {"training": _points(training, "nll"), "validation": _points(validation, "loss")}
-    _lines(panels[0], {name: points for name, points in curves.items() if points[0]})
-    panels[0].set_ylabel("nats per target token")
-    if metric is not None:
-        _lines(panels[1], {f"validation {metric}": _points(validation, metric)})
-        panels[1].set_ylabel(metric)
-    for axes in panels:
-        axes.set_xlabel("step")
-    figure.suptitle(title, fontsize="medium", parse_math=False)
+    panels = 1 if metric is None else 2
+    figure = new_figure(width=CHART_SIZE[0] * panels, height=CHART_SIZE[1])
+    first, *second = figure.subplots(1, panels, squeeze=False)[0]
+    curves = [curve("training", training, "nll"), curve("validation", validation, "loss")]
+    _draw(first, [curve for curve in curves if curve.x], "step", "nats per target token")
+    for axes in second:
+        _draw(axes, [curve(f"validation {metric}", validation, str(metric))], "step", str(metric))
+    figure.suptitle(title, fontsize=TITLE_SIZE, parse_math=False)
     return figure
+
+
+def curve(label: str, records: Sequence[Mapping[str, Any]], name: str) -> Series:
+    """What the records say of `name` over the steps, where they say it in a finite number."""
+    found = [record for record in records if record.get(name) is not None and math.isfinite(record[name])]
+    return Series(label, [record["step"] for record in found], [record[name] for record in found])
 
 
 def validation_metric(validation: Sequence[Mapping[str, Any]]) -> str | None:
@@ -211,25 +219,21 @@ def validation_metric(validation: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def schedule_picture(
-    schedules: Mapping[str, "Schedule"], steps: int, *, title: str = "Learning-rate schedule"
+    schedules: Mapping[str, Callable[[int], float]], steps: int, *, title: str = "Learning-rate schedule"
 ) -> "Figure":
     """How the learning rate rises and falls over so many steps.
 
     Args:
-        schedules: by the name that the legend shows.
+        schedules: by the name that the legend shows, the learning rate of each step, counted from 1.
         steps: length of the run.
         title: above the picture.
     """
     at = np.unique(np.linspace(1, steps, num=min(steps, 400), dtype=int)).tolist()
-    curves = {
-        name: (at, [schedule.learning_rate(step, step / steps) for step in at]) for name, schedule in schedules.items()
-    }
-    figure = _figure(width=4.8, height=3.4)
+    figure = new_figure()
     axes = figure.add_subplot()
-    _lines(axes, curves)
-    axes.set_xlabel("step")
-    axes.set_ylabel("learning rate")
-    axes.set_title(title, fontsize="medium", parse_math=False)
+    curves = [Series(name, at, [rate(step) for step in at]) for name, rate in schedules.items()]
+    _draw(axes, curves, "step", "learning rate")
+    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
     return figure
 
 
@@ -246,15 +250,15 @@ def quality_picture(
     """
     if not buckets:
         raise UserError("nothing to draw: there are no pairs")
-    figure = _figure(width=4.8, height=3.4)
+    figure = new_figure()
     axes = figure.add_subplot()
     bars = axes.bar([f"{low}–{high}" for low, high, *_ in buckets], [value for *_, value in buckets], color=COLORS[0])
-    axes.bar_label(bars, [f"{value:.1f}\n({pairs:,})" for *_, pairs, value in buckets], fontsize=7, padding=2)
+    axes.bar_label(bars, [f"{value:.1f}\n({pairs:,})" for *_, pairs, value in buckets], fontsize=SMALL_SIZE, padding=2)
     axes.margins(y=0.18)
     axes.set_xlabel(f"{unit} of the source (pairs in brackets)")
     axes.set_ylabel(metric, parse_math=False)
-    axes.set_title(title, fontsize="medium", parse_math=False)
-    _bare(axes)
+    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
+    open_frame(axes)
     return figure
 
 
@@ -276,25 +280,15 @@ def save(figure: "Figure", path: str | Path) -> None:
 
 def drawn(figure: "Figure", kind: str = "png") -> bytes:
     """A figure as the content of a file: png, svg or pdf. The same data gives the same bytes."""
-    import matplotlib
-
     written = io.BytesIO()
-    # SVG keeps text as text; it needs names that do not change from one drawing to the next, and no date.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "qkv"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        dpi = min(_DPI, _MOST_PIXELS / max(figure.get_size_inches()))
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    dpi = min(_DPI, _MOST_PIXELS / max(figure.get_size_inches()))
+    with writing():
         figure.savefig(written, format=kind, dpi=dpi, metadata=metadata)
     return written.getvalue()
 
 
 # What the pictures share
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def _matrix(weights: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -304,7 +298,12 @@ def _matrix(weights: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> 
     return matrix
 
 
-def _label_tokens(axes: "Axes", rows: Sequence[str], columns: Sequence[str], size: int = 7) -> None:
+def _show(axes: "Axes", matrix: np.ndarray, aspect: Literal["equal", "auto"] = "equal") -> "AxesImage":
+    """All maps on one scale, so that they can be compared."""
+    return axes.imshow(matrix, cmap=_WEIGHTS, vmin=0.0, vmax=1.0, aspect=aspect, interpolation="nearest")
+
+
+def _label_tokens(axes: "Axes", rows: Sequence[str], columns: Sequence[str], size: int = SMALL_SIZE) -> None:
     """Names at both axes: every one, or every second, third, … of many."""
     for axis, names, turn in ((axes.xaxis, columns, 90), (axes.yaxis, rows, 0)):
         every = -(-len(names) // _MOST_LABELS) or 1
@@ -312,30 +311,9 @@ def _label_tokens(axes: "Axes", rows: Sequence[str], columns: Sequence[str], siz
         axis.set_ticks(list(shown), [names[place] for place in shown], rotation=turn, fontsize=size, parse_math=False)
 
 
-def _points(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    found = [(record["step"], record[name]) for record in records if name in record]
-    return [step for step, _ in found], [value for _, value in found]
-
-
-def _lines(axes: "Axes", curves: Mapping[str, tuple[Sequence[int | float], Sequence[int | float]]]) -> None:
-    for number, (name, (x, y)) in enumerate(curves.items()):
-        axes.plot(
-            x,
-            y,
-            label=name.lstrip("_") or "–",  # a label that begins with "_" would not be shown
-            color=COLORS[number % len(COLORS)],
-            linestyle=_DASHES[number % len(_DASHES)],
-            marker=_MARKERS[number % len(_MARKERS)],
-            markersize=4,
-            markevery=max(1, len(x) // 8),
-            linewidth=1.6,
-        )
+def _draw(axes: "Axes", curves: Sequence[Series], x_label: str, y_label: str) -> None:
+    draw_lines(axes, curves)
     for text in axes.legend(frameon=False).get_texts():
         text.set_parse_math(False)
-    axes.grid(linewidth=0.4, alpha=0.5)
-    _bare(axes)
-
-
-def _bare(axes: "Axes") -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label, parse_math=False)

@@ -3,25 +3,41 @@
 import base64
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from qkv.decoding.beam import beam_search
-from qkv.decoding.beam_tree import BeamRecord
+from qkv.decoding.engines.contract import title
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.scoring import next_tokens
 from qkv.errors import UserError
 from qkv.inspection.ablation import Head, head_counts, heads_off
 from qkv.inspection.attribution import METHODS, attribution_scores
+from qkv.inspection.forced import record_pairs, with_end
 from qkv.inspection.shapes import shapes_of_model
-from qkv.nn.seq2seq import AttentionRecord
 from qkv.translator import Translator
 
 LONGEST = 256  # tokens of a source or prefix: maps grow with the square of it
 CANDIDATES = 10  # shown for each position
+
+
+@dataclass(frozen=True)
+class Look:
+    """What to look at.
+
+    Attributes:
+        source: the text.
+        options: how to search.
+        prefix: what the output begins with, as text or ids.
+        off: heads that are switched off.
+        show: which of the n best to look closely at; the last one if there are fewer.
+    """
+
+    source: str
+    options: SearchOptions
+    prefix: str | Sequence[int] = ()
+    off: Sequence[Head] = ()
+    show: int = 0
 
 
 class Subject:
@@ -48,73 +64,50 @@ class Subject:
             "methods": list(METHODS),
         }
 
-    def examine(
-        self,
-        source: str,
-        *,
-        options: SearchOptions,
-        prefix: str | Sequence[int] = (),
-        off: Sequence[Head] = (),
-        show: int = 0,
-    ) -> dict[str, Any]:
+    def examine(self, look: Look) -> dict[str, Any]:
         """Search, and look closely at one of the outputs found.
 
-        Args:
-            source: the text.
-            options: how to search.
-            prefix: what the output begins with, as text or ids.
-            off: heads that are switched off.
-            show: which of the n best to look at; the last one if there are fewer.
+        Returns:
+            Plain data. `note` says in a line where the engine that translates could not do all of this, or is None.
 
         Raises:
             UserError: if the text is blank or too long, the prefix cannot be, or a head does not exist.
         """
-        ids = self._source_ids(source)
-        prefix_ids = self._prefix_ids(prefix)
-        with self._lock, torch.inference_mode():
-            with heads_off(self.translator.model, off):
-                found, record = self._search(ids, options, prefix_ids)
-                chosen = found[min(show, len(found) - 1)]
-                looked_at = self._look(ids, chosen)
+        ids, prefix = self._ids(look)
+        with self._lock:
+            with heads_off(self.translator.model, look.off):
+                recorded, tree = self.translator.search_recorded(ids, look.options, prefix)
+                found = self._by_engine(ids, prefix, look) or recorded
+                chosen = found[min(look.show, len(found) - 1)]
+                output = with_end(self.translator, chosen)
+                [seen] = record_pairs(self.translator, [(ids, output)], candidates=CANDIDATES)
             intact = None
-            if off:
-                [best, *_], _ = self._search(ids, replace(options, n_best=1), prefix_ids)
+            if look.off:
+                [best, *_], _ = self.translator.search_recorded(ids, replace(look.options, n_best=1), prefix)
                 intact = self._output(best)
-        tree = record.trees[0]
-        output = self._with_end(chosen)
         return {
             "source": self._tokens(ids, source=True),
-            "prefix": self._tokens(prefix_ids),
+            "prefix": self._tokens(prefix),
             "n_best": [self._output(hypothesis) for hypothesis in found],
             "shown": found.index(chosen),
             "intact": intact,
+            "note": self._note(whole=found is recorded),
             "tree": {
                 "reason": tree.reason,
                 "path": tree.path(output),
                 "candidates": [asdict(candidate) | self._token(candidate.token) for candidate in tree.candidates],
             },
-            **looked_at,
+            "read": self._tokens(self._read(output)),
+            "target": self._tokens(output),
+            "log_probabilities": seen.log_probabilities,
+            "candidates": [
+                [self._token(token) | {"log_probability": value} for token, value in row] for row in seen.candidates
+            ],
+            "maps": {kind: _packed(weights) for kind, weights in seen.attention.items()},
         }
 
-    def attribute(
-        self,
-        source: str,
-        *,
-        method: str,
-        options: SearchOptions,
-        prefix: str | Sequence[int] = (),
-        off: Sequence[Head] = (),
-        show: int = 0,
-    ) -> dict[str, Any]:
+    def attribute(self, look: Look, method: str) -> dict[str, Any]:
         """How much each source token mattered for each token of one of the outputs; see `inspection.attribution`.
-
-        Args:
-            source: the text.
-            method: one of `qkv.inspection.attribution.METHODS`.
-            options: as for `examine`, and so are the rest.
-            prefix: what the output begins with.
-            off: heads that are switched off.
-            show: which of the n best.
 
         Returns:
             The tokens, and `scores` (target, source) in nats.
@@ -124,10 +117,8 @@ class Subject:
         """
         if method not in METHODS:
             raise UserError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
-        ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
-        with self._lock, heads_off(self.translator.model, off):
-            found, _ = self._search(ids, options, prefix_ids)
-            output = self._with_end(found[min(show, len(found) - 1)])
+        with self._lock, heads_off(self.translator.model, look.off):
+            ids, output = self._shown(look)
             scores = attribution_scores(self.translator, ids, output, method)
         return {
             "method": method,
@@ -136,99 +127,62 @@ class Subject:
             "scores": scores.tolist(),
         }
 
-    def shapes(
-        self,
-        source: str,
-        *,
-        options: SearchOptions,
-        prefix: str | Sequence[int] = (),
-        off: Sequence[Head] = (),
-        show: int = 0,
-    ) -> dict[str, Any]:
-        """The shapes of the pass along one of the outputs, alike layers in one line; arguments as for `examine`.
+    def shapes(self, look: Look) -> dict[str, Any]:
+        """The shapes of the pass along one of the outputs, alike layers in one line.
 
         Raises:
             UserError: as `examine`.
         """
-        ids, prefix_ids = self._source_ids(source), self._prefix_ids(prefix)
-        with self._lock, heads_off(self.translator.model, off):
-            found, _ = self._search(ids, options, prefix_ids)
-            read = self._read(self._with_end(found[min(show, len(found) - 1)]))
+        tokenizers = self.translator.tokenizers
+        with self._lock, heads_off(self.translator.model, look.off):
+            ids, output = self._shown(look)
+            read = self._read(output)
             analysis = shapes_of_model(
                 self.translator.model,
                 ids,
                 read,
                 title=self.name,
-                source_tokens=self.translator.tokenizers.source.pieces(ids),
-                target_tokens=self.translator.tokenizers.target.pieces(read),
+                source_tokens=tokenizers.source.pieces(ids),
+                target_tokens=tokenizers.target.pieces(read),
             )
         return analysis.folded().to_data()
 
-    def _search(
-        self, ids: list[int], options: SearchOptions, prefix: Sequence[int]
-    ) -> tuple[list[Hypothesis], BeamRecord]:
-        target, record = self.translator.tokenizers.target, BeamRecord(options)
-        try:
-            [found] = beam_search(
-                self.translator.model,
-                torch.tensor([ids], device=self.translator.device),
-                bos=target.bos,
-                eos=target.eos,
-                pad=target.pad,
-                options=options,
-                prefix=prefix,
-                record=record,
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        return found, record
+    def _shown(self, look: Look) -> tuple[list[int], list[int]]:
+        """The ids of the source, and of the output that is to be looked at."""
+        ids, prefix = self._ids(look)
+        found = self._by_engine(ids, prefix, look)
+        if found is None:
+            found, _ = self.translator.search_recorded(ids, look.options, prefix)
+        return ids, with_end(self.translator, found[min(look.show, len(found) - 1)])
 
-    def _look(self, ids: list[int], hypothesis: Hypothesis) -> dict[str, Any]:
-        """A forced pass along an output: maps, and the candidates at each position."""
-        model, record = self.translator.model, AttentionRecord()
-        output = self._with_end(hypothesis)
-        read = self._read(output)
-        device = self.translator.device
-        memory = model.encode(torch.tensor([ids], device=device), None, record)
-        hidden = model.decode(torch.tensor([read], device=device), memory, None, record)[0]
-        values, tokens = next_tokens(model, hidden, CANDIDATES)
-        own = model.project(hidden).log_softmax(dim=-1).gather(1, torch.tensor(output, device=device)[:, None])
-        rows = zip(values.tolist(), tokens.tolist(), strict=True)
-        return {
-            "read": self._tokens(read),
-            "target": self._tokens(output),
-            "log_probabilities": own[:, 0].tolist(),
-            "candidates": [
-                [self._token(token) | {"log_probability": value} for value, token in zip(*row, strict=True)]
-                for row in rows
-            ],
-            "maps": {
-                kind: _packed(torch.stack([weights[0] for weights in layers]))
-                for kind, layers in asdict(record).items()
-                if layers
-            },
-        }
+    def _by_engine(self, ids: list[int], prefix: list[int], look: Look) -> list[Hypothesis] | None:
+        """What the translator's own engine finds; None where that is the model itself, or cannot do what is asked."""
+        engine = self.translator.engine
+        if engine.exact or look.off or (prefix and "prefix" in engine.lacks):
+            return None
+        [found] = self.translator.search([ids], look.options, prefixes=[prefix] if prefix else None)
+        return found
 
-    def _source_ids(self, source: str) -> list[int]:
-        if not source.strip():
+    def _note(self, *, whole: bool) -> str | None:
+        engine, reference = self.translator.engine, self.translator.reference
+        if engine.exact:
+            return None
+        if whole:
+            return f"Searched by {title(reference)}: {title(engine)}, which translates otherwise, cannot do this."
+        return f"Translated by {title(engine)}; tree, probabilities and maps are those of {title(reference)}."
+
+    def _ids(self, look: Look) -> tuple[list[int], list[int]]:
+        """Of the source and the prefix."""
+        if not look.source.strip():
             raise UserError("the source is blank: type something to translate")
-        tokenizer = self.translator.tokenizers.source
-        ids = [*tokenizer.encode([source])[0], tokenizer.eos]
-        self._check_length("source", ids)
-        return ids
-
-    def _prefix_ids(self, prefix: str | Sequence[int]) -> list[int]:
-        ids = self.translator.tokenizers.target.encode([prefix])[0] if isinstance(prefix, str) else list(prefix)
-        self._check_length("prefix", ids)
-        return ids
-
-    def _check_length(self, name: str, ids: Sequence[int]) -> None:
+        source, target = self.translator.tokenizers.source, self.translator.tokenizers.target
+        ids = [*source.encode([look.source])[0], source.eos]
+        prefix = target.encode([look.prefix])[0] if isinstance(look.prefix, str) else list(look.prefix)
         limit = min(LONGEST, self.translator.model.longest or LONGEST)
-        if len(ids) > limit:
-            raise UserError(f"the {name} has {len(ids)} tokens; at most {limit} can be shown")
-
-    def _with_end(self, hypothesis: Hypothesis) -> list[int]:
-        return hypothesis.tokens + [self.translator.tokenizers.target.eos] * hypothesis.finished
+        for name, side in (("source", ids), ("prefix", prefix)):
+            if len(side) > limit:
+                raise UserError(f"the {name} has {len(side)} tokens; at most {limit} can be shown")
+        return ids, prefix
 
     def _read(self, output: Sequence[int]) -> list[int]:
         """What the decoder reads to predict an output."""
@@ -253,7 +207,7 @@ class Subject:
         return {"token": token, "piece": target.pieces([token])[0], "special": special}
 
 
-def _packed(weights: Tensor) -> dict[str, Any]:
+def _packed(weights: np.ndarray) -> dict[str, Any]:
     """Weights as shape and 16-bit numbers (1 is 65,535; little-endian): a third of what they take as text."""
-    numbers = (weights.float() * 65535).round().cpu().numpy().astype("<u2")
+    numbers = (weights * 65535).round().astype("<u2")
     return {"shape": list(weights.shape), "data": base64.b64encode(numbers.tobytes()).decode("ascii")}

@@ -14,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from qkv.errors import UserError
 from qkv.inspection.ablation import Head
-from qkv.serving.examination import Subject
+from qkv.serving.examination import Look, Subject
 from qkv.serving.page_files import page_files
 
 LONGEST_TEXT = 4000  # characters
@@ -33,12 +33,12 @@ _log = logging.getLogger(__name__)
 
 
 class HeadInQuestion(BaseModel):
-    """A head; layers and heads count from 0."""
+    """A head; layers and heads count from 1."""
 
     model_config = ConfigDict(extra="forbid")
     kind: Literal["encoder", "decoder", "cross"]
-    layer: int = Field(ge=0)
-    head: int = Field(ge=0)
+    layer: int = Field(ge=1)
+    head: int = Field(ge=1)
 
 
 class Question(BaseModel):
@@ -91,32 +91,28 @@ def create_app(subjects: Sequence[Subject], hosts: Sequence[str] = LOOPBACK) -> 
     @app.post("/api/examine")
     def examine(question: Question) -> dict[str, Any]:
         subject = subject_of(question)
-        return subject.examine(**_arguments(subject, question))
+        return subject.examine(_look(subject, question))
 
     @app.post("/api/attribution")
     def attribution(question: AttributionQuestion) -> dict[str, Any]:
         subject = subject_of(question)
-        return subject.attribute(method=question.method, **_arguments(subject, question))
+        return subject.attribute(_look(subject, question), question.method)
 
     @app.post("/api/shapes")
     def shapes(question: Question) -> dict[str, Any]:
         subject = subject_of(question)
-        return subject.shapes(**_arguments(subject, question))
+        return subject.shapes(_look(subject, question))
 
     return app
 
 
-def _arguments(subject: Subject, question: Question) -> dict[str, Any]:
+def _look(subject: Subject, question: Question) -> Look:
     options = subject.translator.options
     beam = max(question.n_best, options.beam if question.beam is None else question.beam)
     penalty = options.length_penalty if question.length_penalty is None else question.length_penalty
-    return {
-        "source": question.source,
-        "options": replace(options, beam=beam, n_best=question.n_best, length_penalty=penalty),
-        "prefix": question.prefix,
-        "off": [Head(head.kind, head.layer, head.head) for head in question.off],
-        "show": question.show,
-    }
+    off = [Head(head.kind, head.layer, head.head) for head in question.off]
+    options = replace(options, beam=beam, n_best=question.n_best, length_penalty=penalty)
+    return Look(question.source, options, question.prefix, off, question.show)
 
 
 def _add_guard(app: FastAPI) -> None:

@@ -152,7 +152,7 @@ def test_the_command_line_says_which(mine, tmp_path, capsys, monkeypatch):
     verb = ["translate", str(mine), "--device", "cpu", "--input", str(tmp_path / "sources.txt")]
     assert main(verb) == 0
     said = capsys.readouterr()
-    assert said.err == "qkv: engine ctranslate2 float32\n"
+    assert said.err == "engine ctranslate2 float32\n"
     assert said.out == "dad\ncab\n"
     assert main([*verb, "--engine", "torch"]) == 0
     assert capsys.readouterr() == (said.out, "")
@@ -160,7 +160,7 @@ def test_the_command_line_says_which(mine, tmp_path, capsys, monkeypatch):
     assert main(verb) == 0
     assert (
         capsys.readouterr().err
-        == "qkv: engine torch float32: CTranslate2 is not installed: pip install 'qkv[ctranslate2]'\n"
+        == "engine torch float32: CTranslate2 is not installed: pip install 'qkv[ctranslate2]'\n"
     )
 
 

@@ -25,9 +25,9 @@ def _add(parser: ArgumentParser) -> None:
 
 
 def _run(options: Namespace) -> None:
-    from qkv.inspection.attention_maps import inspect, save
+    from qkv.inspection.attention_maps import attention_maps, save
 
-    inspection = inspect(translator_of(options), options.text, options.target, beam=options.beam)
+    inspection = attention_maps(translator_of(options), options.text, options.target, beam=options.beam)
     chosen = {"kind": options.kind, "layer": options.layer, "head": options.head}
     inspection.maps(**chosen)  # refuses what there is not
     if options.output is not None:

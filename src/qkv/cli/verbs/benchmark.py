@@ -21,15 +21,15 @@ def _add(parser: ArgumentParser) -> None:
 def _run(options: Namespace) -> None:
     from pathlib import Path
 
-    from qkv.measuring.benchmark import ENGINES, benchmark
+    from qkv.measuring.benchmark import MEASURED, benchmark
 
     suffix = None if options.output is None else Path(options.output).suffix.lower()
     if suffix not in (None, ".md", ".json"):
         raise UserError(f"{options.output}: a benchmark's name ends in .md or .json")
-    engines = names(options.engine) or ENGINES
+    engines = names(options.engine) or MEASURED
     for engine in engines:
-        if engine not in ENGINES:
-            raise UserError(f"unknown engine {engine!r}; there are: {', '.join(ENGINES)}")
+        if engine not in MEASURED:
+            raise UserError(f"unknown engine {engine!r}; there are: {', '.join(MEASURED)}")
     set_up_process(options)
     found = benchmark(
         options.run,

@@ -10,7 +10,7 @@ from qkv.cli.verb import Verb
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
-    from qkv.inspection.shapes import Shapes
+    from qkv.inspection.steps import Shapes
 
 
 def _add(parser: ArgumentParser) -> None:

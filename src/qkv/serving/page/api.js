@@ -4,13 +4,15 @@ export async function models() {
   return read(await fetch("api/models"));
 }
 
-export async function ask(what, question, signal) {
+// People count layers and heads from 1, and so does the server; this page's arrays begin at 0.
+export async function ask(what, { off, ...question }, signal) {
+  const heads = off.map(({ kind, layer, head }) => ({ kind, layer: layer + 1, head: head + 1 }));
   let response;
   try {
     response = await fetch(`api/${what}`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(question),
+      body: JSON.stringify({ ...question, off: heads }),
       signal,
     });
   } catch (error) {

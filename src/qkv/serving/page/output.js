@@ -8,6 +8,7 @@ export class Output {
     Object.assign(this, { onShow, onPrefix, onSwitch });
     this.translation = el("p", { class: "translation", lang: "" });
     this.facts = el("p", { class: "facts" });
+    this.note = el("p", { class: "hint engines", hidden: true });
     this.list = el("ol", { class: "n-best" });
     this.chips = el("div", { class: "chips prefix-chips", role: "group", "aria-label": "Forced tokens" });
     const id = freshId("prefix");
@@ -17,7 +18,7 @@ export class Output {
     this.ablation = el("section", { class: "ablation", hidden: true });
     this.allOn = el("button", { type: "button", class: "all-on", onclick: onAllOn }, "All on");
     this.root = el("div", { class: "output" },
-      el("section", {}, el("h3", {}, "Translation"), this.translation, this.facts),
+      el("section", {}, el("h3", {}, "Translation"), this.translation, this.facts, this.note),
       this.ablation,
       el("section", {}, el("h3", {}, "N best"), this.list),
       el("section", {}, el("h3", {}, "Forced beginning"), this.chips, form));
@@ -35,6 +36,8 @@ export class Output {
     this.facts.replaceChildren(
       "score ", el("b", {}, number(best.score)), " · log-probability ", el("b", {}, number(best.log_probability)),
       ` · ${answer.target.length} tokens`, best.finished ? "" : " · cut off at the length limit");
+    this.note.hidden = !answer.note;
+    this.note.textContent = answer.note;
     this.list.replaceChildren(...answer.n_best.map((found, index) =>
       el("li", {}, el("button", { type: "button", "aria-pressed": String(index === answer.shown), onclick: () => this.onShow(index) },
         el("span", { class: "text" }, found.text || "(empty)"),

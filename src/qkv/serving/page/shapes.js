@@ -28,8 +28,8 @@ export class Shapes {
     if (!found || asked !== this.answer) return;
     const count = (value) => (value ? value.toLocaleString("en") : "");
     const rows = found.steps.map((step) => el("tr", {},
-      el("th", { scope: "row" }, step.path || "(the model)"), el("td", {}, step.what), el("td", { class: "formula" }, step.formula),
-      el("td", { class: "shape" }, spelled(step) + (step.times > 1 ? ` × ${step.times}` : "")),
+      el("th", { scope: "row" }, step.place), el("td", {}, step.what), el("td", { class: "formula" }, step.formula),
+      el("td", { class: "shape" }, step.size),
       el("td", { class: "count" }, step.shared ? "shared" : count(step.parameters)), el("td", { class: "count" }, count(step.multiply_adds))));
     const heads = HEAD.map((text, i) => el("th", { scope: "col", class: i > 3 ? "count" : null }, text));
     const total = [found.parameters, found.multiply_adds].map((value) => el("td", { class: "count" }, count(value)));
@@ -39,8 +39,4 @@ export class Shapes {
           el("tfoot", {}, el("tr", {}, el("th", { scope: "row" }, "All"), el("td", { colspan: 3 }), ...total)))),
       el("p", { class: "hint" }, "Parameters are counted where they are used first; multiply–adds are those of matrix products."));
   }
-}
-
-function spelled({ axes, shape }) {
-  return axes.length ? `(${axes.map((name, i) => (name === String(shape[i]) ? name : `${name} ${shape[i]}`)).join(", ")})` : "";
 }

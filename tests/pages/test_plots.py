@@ -91,12 +91,22 @@ def test_learning_curves_show_what_was_reported():
     assert lines(loss) == {"training": ([5, 10], [3.0, 2.0]), "validation": ([5, 10], [2.5, 2.4])}
     assert lines(metric) == {"validation bleu": ([5, 10], [4.0, 6.0])}
     assert len(plots.learning_curves(METRICS[:1]).axes) == 1
+    gaps = [
+        {"event": "train", "step": step, "nll": value}
+        for step, value in ((1, 3.0), (2, None), (3, float("nan")), (4, 0.0))
+    ]
+    assert lines(plots.learning_curves(gaps).axes[0]) == {"training": ([1, 4], [3.0, 0.0])}, (
+        "what is no number is left out"
+    )
     with pytest.raises(UserError, match="no reports yet"):
         plots.learning_curves([])
 
 
 def test_schedules_are_drawn_as_they_will_run():
-    drawn = lines(plots.schedule_picture(SCHEDULES, steps=1000).axes[0])
+    rates_of = {
+        name: lambda step, of=schedule: of.learning_rate(step, step / 1000) for name, schedule in SCHEDULES.items()
+    }
+    drawn = lines(plots.schedule_picture(rates_of, steps=1000).axes[0])
     steps, rates = drawn["paper"]
     assert steps[int(np.argmax(rates))] == pytest.approx(100, abs=3)
     assert (steps[0], steps[-1]) == (1, 1000)

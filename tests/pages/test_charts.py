@@ -3,7 +3,8 @@
 import re
 import xml.etree.ElementTree as ET
 
-from qkv.pages.charts import COLORS, DARK_COLORS, Series, line_chart, style_sheet, thinned
+from qkv.pages.charts import line_chart, thinned
+from qkv.pages.style import COLORS, DARK_COLORS, Series, style_sheet
 
 TEXTS = {"title": "A title", "x_label": "x", "y_label": "y", "description": "A <description>"}
 
