@@ -111,7 +111,7 @@ def files_of_pairs(options: Namespace) -> "PairFiles | None":
 
     if options.data is None and options.source is None and options.target is None:
         return None
-    return PairFiles(options.data, options.source, options.target)
+    return PairFiles(path=options.data, source=options.source, target=options.target)
 
 
 def files_or_test(options: Namespace) -> "PairFiles":
