@@ -7,7 +7,6 @@ from typing import Protocol, runtime_checkable
 
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.shortlist import Shortlist
-from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.tokenizer import Tokenizers
 
@@ -108,13 +107,3 @@ class EngineKind:
 def title(engine: Engine) -> str:
     """What to call an engine where two are told apart: `ctranslate2 int8, with a shortlist`."""
     return f"{engine.name} {engine.precision}" + (", with a shortlist" if engine.shortlist is not None else "")
-
-
-def check(engine: Engine, request: Request) -> None:
-    """Refuse what an engine cannot do.
-
-    Raises:
-        UserError: if it lacks something that is asked for.
-    """
-    if request.prefixes is not None and "prefix" in engine.lacks:
-        raise UserError(f"engine {engine.name} cannot begin outputs with a prefix: take engine torch")

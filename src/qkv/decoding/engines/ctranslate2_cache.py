@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from qkv.decoding.engines.agreement import check
 from qkv.decoding.engines.contract import EngineKind, Opening
@@ -105,11 +106,11 @@ def fingerprint_of(model: Seq2Seq, tokenizers: Tokenizers, shortlist: Shortlist 
     digest = hashlib.blake2b(digest_size=16)
     names = [vocabulary(tokenizers.source), vocabulary(tokenizers.target)]
     digest.update(json.dumps([asdict(supported_config(model)), names], sort_keys=True).encode())
-    tensors = {id(tensor): (name, tensor) for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
-    named = list(reversed(tensors.values()))  # a tied matrix once, under its first name
-    if shortlist is not None:
-        named += [("shortlist", shortlist.candidates), ("shortlist, always", shortlist.always)]
-    for name, tensor in named:
+    tensors: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensors.setdefault(id(tensor), (name, tensor))  # a tied matrix once, under its first name
+    lists = [] if shortlist is None else [("candidates", shortlist.candidates), ("always", shortlist.always)]
+    for name, tensor in [*tensors.values(), *lists]:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

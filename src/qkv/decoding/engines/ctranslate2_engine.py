@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from qkv.decoding.engines.contract import Request, check
+from qkv.decoding.engines.contract import Request
 from qkv.decoding.engines.ctranslate2_model import library, vocabulary
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.sentences import length_sorted_batches
@@ -100,7 +100,8 @@ class CTranslate2Engine:
         self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], None] | None = None
     ) -> list[list[Hypothesis]]:
         """See `Engine.search`."""
-        check(self, request)
+        if request.prefixes is not None:
+            raise UserError("engine ctranslate2 cannot begin outputs with a prefix: take engine torch")
         sources, options = request.sources, request.options
         lengths = [len(source) for source in sources]
         self._check(lengths, "source")
