@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from qkv.decoding.engines.precisions import PRECISIONS
 from qkv.registry import Registry
 
 if TYPE_CHECKING:
@@ -16,5 +17,4 @@ ENGINES: "Registry[EngineKind]" = Registry(
     },
 )
 
-PRECISIONS = ("float32", "bf16", "fp16", "int8")
-"""What `decoding.precision` may say; each engine has some of them."""
+__all__ = ["ENGINES", "PRECISIONS"]
