@@ -3,22 +3,26 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench browser tour
+.PHONY: help setup demo test lint lint-page bench browser tour docs
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-AXE := axe-core@4.14.1
+BIOME := build/node/node_modules/.bin/biome
+# What npm brings, together: it throws out what it is not told of.
+NODE := axe-core@4.14.1 @biomejs/biome@2.6.8
+NODE_READY := build/node/.ready-$(subst /,-,$(subst $() ,-,$(NODE)))
 WORDS := qkv blorptastic transformerly unquestionify snorgle ziggurattle
 
 help:
 	@echo "make demo    train a Transformer to pronounce English words (about 5 minutes), measure it, and let it"
 	@echo "             pronounce words that do not exist; once it is trained, measure and pronounce again"
 	@echo "make test    check style and types, then run all fast tests"
-	@echo "make lint    check style and types alone (ruff, mypy)"
+	@echo "make lint    check style and types alone (ruff, mypy; the page's JavaScript with biome, after make browser)"
+	@echo "make docs    build the reference of the Python API from its docstrings, into build/docs"
 	@echo "make bench   measure qkv against its peers: make bench RUN=runs/… [PARTS=training.small,decoding] [QUICK=1]"
 	@echo "make tour    run the pages of docs/tour and draw their pictures anew"
-	@echo "make browser what the tests of the inspector's page need beside Debian's chromium: axe-core (by npm)"
+	@echo "make browser what the page of qkv inspect needs to be checked, by npm: axe-core beside Debian's chromium, biome"
 	@echo "make setup   only prepare .venv, as the others do when it is missing or out of date"
 	@echo
 	@echo "Another Python: make setup PYTHON=python3.12"
@@ -58,12 +62,12 @@ demo: $(READY)
 	@printf '%s\n' $(WORDS) | $(BIN)/qkv translate runs/demo | paste <(printf '%s\n' $(WORDS)) -
 	@echo "==> Your turn: $(BIN)/qkv translate runs/demo"
 
-browser: build/node/$(AXE)
+browser: $(NODE_READY)
 
-build/node/$(AXE):
-	@echo "==> Installing $(AXE) into build/node: it audits the inspector's page for accessibility"
+$(NODE_READY):
+	@echo "==> Installing $(NODE) into build/node: they check the page's accessibility and its JavaScript"
 	@command -v npm > /dev/null || { echo "There is no npm here. On Debian: apt-get install npm" >&2; exit 1; }
-	@npm install --prefix build/node --no-save --no-audit --no-fund --silent $(AXE)
+	@npm install --prefix build/node --no-save --no-audit --no-fund --silent $(NODE)
 	@touch "$@"
 
 lint: $(READY)
@@ -72,6 +76,17 @@ lint: $(READY)
 	@$(BIN)/ruff format --check
 	@echo "==> Checking types: mypy"
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory lint-page
+
+# Left out where npm has not brought what it takes, unless QKV_REQUIRE_BROWSER says that nothing may be.
+lint-page:
+	@if [ -x $(BIOME) ]; then \
+		echo "==> Checking the page's JavaScript: biome"; $(BIOME) lint --error-on-warnings; \
+	elif [ -n "$${QKV_REQUIRE_BROWSER:-}" ]; then \
+		echo "There is no biome in build/node: make browser" >&2; exit 1; \
+	else \
+		echo "==> Not checking the page's JavaScript: that takes make browser, once"; \
+	fi
 
 test: lint
 	@echo "==> Running the tests: two at a time, one thread each"
@@ -83,3 +98,6 @@ bench: $(READY)
 
 tour: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/tour/draw.py
+
+docs: $(READY)
+	@$(BIN)/python docs/api.py

@@ -1,7 +1,7 @@
 """Score a CMUdict run on test words it has never seen: a word is right if it equals any of its pronunciations.
 Writes benchmarks/results/RUN.json.
 
-    python benchmarks/cmudict.py runs/cmudict [--data ../shared/data/cmudict] [--beam 5]
+    python benchmarks/cmudict.py runs/cmudict [--data data/cmudict] [--beam 5]
 """
 
 import time
@@ -16,14 +16,14 @@ from qkv.text.corpus import PairFiles, read_pairs
 
 def main() -> None:
     """Pronounce the test words with a run, and print and write the scores."""
-    options = record.options(__doc__, data="../shared/data/cmudict")
+    options = record.options(__doc__, data="data/cmudict")
     trained_on = {pair.source for pair in read_pairs(options.data / "train.tsv")}
     words = {pair.source for pair in read_pairs(options.data / "test.tsv")}
     assert not trained_on & words, f"test words that were trained on: {sorted(trained_on & words)[:5]}"
 
     translator = qkv.load(options.run, checkpoint=options.checkpoint)
     began = time.perf_counter()
-    scores = evaluate(translator, PairFiles(options.data / "test.tsv"), ["wer", "per"], beam=options.beam).scores
+    scores = evaluate(translator, PairFiles(path=options.data / "test.tsv"), ["wer", "per"], beam=options.beam).scores
     seconds = time.perf_counter() - began
     run = Run.open(options.run)
     result = {

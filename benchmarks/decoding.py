@@ -20,7 +20,7 @@ import torch
 
 import qkv
 from qkv.devices import keep_freed_memory
-from qkv.metrics.metrics import corpus_bleu
+from qkv.metrics.translation import BLEU
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
 from qkv.text.corpus import Pair, read_pairs
@@ -59,7 +59,7 @@ def measure(ways: dict[str, Translator], pairs: Sequence[Pair], beam: int, round
             outputs = translator.translate(sources, beam=beam)
             seconds[name].append(time.perf_counter() - began)
             if round_number == 0:
-                bleu[name] = corpus_bleu(outputs, references).value
+                bleu[name] = BLEU(outputs, references).value
     for source in alone:
         for name, translator in ways.items():
             began = time.perf_counter()

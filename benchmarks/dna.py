@@ -15,7 +15,7 @@ import record
 
 import qkv
 from qkv.files import write_text
-from qkv.metrics.metrics import compute
+from qkv.metrics import compute
 from qkv.run.directory import Run
 from qkv.text.corpus import Pair, read_pairs
 from qkv.translator import Translator

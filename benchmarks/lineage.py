@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import qkv
 from qkv.evaluation.evaluate import evaluate
-from qkv.metrics.metrics import corpus_bleu
+from qkv.metrics.translation import BLEU
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.checkpoint import load_model
 from qkv.run.directory import Run
@@ -72,9 +72,9 @@ def bleu_by_length(run: Run, beam: int) -> dict[str, float | int]:
     for pair, output, ids in zip(evaluation.pairs, evaluation.outputs, tokens, strict=True):
         (long if len(ids) > LONG else short).append((output, [pair.target]))
     return {
-        "bleu_long_sources": round(corpus_bleu(*map(list, zip(*long, strict=True))).value, 2),
+        "bleu_long_sources": round(BLEU(*map(list, zip(*long, strict=True))).value, 2),
         "long_sources": len(long),
-        "bleu_other_sources": round(corpus_bleu(*map(list, zip(*short, strict=True))).value, 2),
+        "bleu_other_sources": round(BLEU(*map(list, zip(*short, strict=True))).value, 2),
     }
 
 

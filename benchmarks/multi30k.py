@@ -1,7 +1,7 @@
 """Score a Multi30k English → German run twice, as it is compared: sacreBLEU 13a on raw text, and lower-cased and
 tokenised against the official `tok/` files, as papers do. Writes benchmarks/results/RUN.json.
 
-    python benchmarks/multi30k.py runs/multi30k-en-de [--data ../shared/data/multi30k] [--beam 5]
+    python benchmarks/multi30k.py runs/multi30k-en-de [--data data/multi30k] [--beam 5]
 """
 
 import time
@@ -11,7 +11,7 @@ import record
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
 import qkv
-from qkv.metrics.metrics import corpus_bleu
+from qkv.metrics.translation import BLEU
 from qkv.run.directory import Run
 from qkv.text.corpus import read_lines
 
@@ -31,7 +31,7 @@ def check_tokenisation(raw: list[str], official: list[str]) -> None:
 
 def main() -> None:
     """Translate test2016 with a run, and print and write the scores."""
-    options = record.options(__doc__, data="../shared/data/multi30k")
+    options = record.options(__doc__, data="data/multi30k")
     raw_reference = list(read_lines(options.data / "test2016.de"))
     tok_reference = list(read_lines(options.data / "tok" / "test2016.de"))
     check_tokenisation(raw_reference, tok_reference)
@@ -44,8 +44,8 @@ def main() -> None:
     seconds = time.perf_counter() - began
 
     tokenised = outputs if trained_on_tok else lower_cased_and_tokenised(outputs, "de")
-    tok = corpus_bleu(tokenised, [[line] for line in tok_reference], tokenize="none")
-    raw = None if trained_on_tok else corpus_bleu(outputs, [[line] for line in raw_reference])
+    tok = BLEU(tokenised, [[line] for line in tok_reference], tokenize="none")
+    raw = None if trained_on_tok else BLEU(outputs, [[line] for line in raw_reference])
     result = {
         "bleu": None if raw is None else round(raw.value, 2),
         "signature": None if raw is None else raw.signature,

@@ -18,6 +18,7 @@ FLOORS = {
     "": 0,  # the package itself, for its version
     "errors": 0,
     "registry": 0,
+    "settings": 0,
     "files": 0,
     "devices": 0,
     "progress": 0,
@@ -43,7 +44,7 @@ FLOORS = {
 # What these parts may know of qkv, beside themselves.
 NEIGHBOURS = {
     "nn": {"registry"},
-    "text": {"errors", "files", "registry", "progress"},
+    "text": {"errors", "files", "registry", "settings", "progress"},
     "metrics": {"errors", "registry", "text"},
     "pages": {"errors", "files"},
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import qkv
-from qkv.metrics.metrics import exact_match
+from qkv.metrics.transcription import EXACT_MATCH
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
@@ -66,6 +66,6 @@ def test_learnt_to_exact_match(name, tmp_path):
     )
     translator = qkv.load(run.path)
     outputs = translator.translate(unseen, beam=1)
-    assert exact_match(outputs, [[task(word)] for word in unseen]).value >= 99.0
+    assert EXACT_MATCH(outputs, [[task(word)] for word in unseen]).value >= 99.0
     by_beam = translator.translate(unseen[:100], beam=4)
-    assert exact_match(by_beam, [[task(word)] for word in unseen[:100]]).value >= 98.0
+    assert EXACT_MATCH(by_beam, [[task(word)] for word in unseen[:100]]).value >= 98.0

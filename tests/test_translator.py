@@ -1,6 +1,5 @@
 """From text to text: what is between the strings and the search. Weights are random, tokenizers are real."""
 
-import dataclasses
 import importlib.util
 import math
 
@@ -17,7 +16,8 @@ from qkv.nn import Transformer, TransformerConfig
 from qkv.run.checkpoint import TrainingState, save_checkpoint
 from qkv.run.directory import Run
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 from qkv.translator import Translation, Translator
 
 SOURCES = [
@@ -149,7 +149,7 @@ class TestTranslate:
 
     def test_a_call_may_search_otherwise(self, translator):
         def translator_with(**changes):
-            options = dataclasses.replace(OPTIONS, **changes)
+            options = OPTIONS.changed(**changes)
             return Translator(translator.model, translator.tokenizers, options=options)
 
         greedy = translator.translate(SOURCES, beam=1)
@@ -160,9 +160,9 @@ class TestTranslate:
         assert all(output.score == output.log_probability for outputs in plain for output in outputs)
 
     def test_impossible_options_are_the_users_mistake(self, translator):
-        with pytest.raises(UserError, match="beam must be at least 1, got 0"):
+        with pytest.raises(UserError, match="beam: must be greater than or equal to 1, got 0"):
             translator.translate("a dog", beam=0)
-        with pytest.raises(UserError, match="length_penalty must be a number of at least 0, got -1"):
+        with pytest.raises(UserError, match="length_penalty: must be greater than or equal to 0, got -1"):
             translator.translate("a dog", length_penalty=-1.0)
 
     def test_dropout_is_off(self, tokenizers):
@@ -197,7 +197,7 @@ class TestNBest:
         assert len(outputs) == 7
         with pytest.raises(UserError, match=r"n_best \(7\) must not be larger than the beam \(2\)"):
             translator.n_best(["a dog"], 7, beam=2)
-        with pytest.raises(UserError, match="n_best must be at least 1, got 0"):
+        with pytest.raises(UserError, match="n_best: must be greater than or equal to 1, got 0"):
             translator.n_best(["a dog"], 0)
 
 

@@ -15,7 +15,7 @@ import qkv
 from qkv.decoding.engines.ctranslate2_model import export_ctranslate2
 from qkv.errors import UserError
 from qkv.interchange.marian import MARIAN
-from qkv.metrics.metrics import corpus_bleu
+from qkv.metrics.translation import BLEU
 from qkv.run.directory import Run
 
 BEAMS = {"greedy": 1, "beam5": 5}
@@ -248,7 +248,7 @@ def _summary(contender: Contender, references: list[str], exact: dict[str, list[
     for name in BEAMS:
         rates = [len(contender.sources) / seconds for seconds in contender.seconds[name]]
         waits = sorted(contender.milliseconds[name])
-        bleu = corpus_bleu(contender.outputs[name], [[reference] for reference in references])
+        bleu = BLEU(contender.outputs[name], [[reference] for reference in references])
         summary[name] = {
             "sentences_per_second": round(statistics.median(rates), 1),
             "lowest": round(min(rates), 1),

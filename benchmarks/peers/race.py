@@ -21,7 +21,7 @@ from training_speed import COMMON, SIZES
 
 from qkv.experiment.experiment import train
 from qkv.files import write_text
-from qkv.metrics.metrics import corpus_bleu
+from qkv.metrics.translation import BLEU
 from qkv.run.checkpoint import read_state
 from qkv.run.directory import Run
 from qkv.translator import load
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="of Hugging Face; qkv has a third")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--systems", default="hf-marian,qkv-small,qkv-recipe")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/multi30k")
+    parser.add_argument("--data", type=Path, default=ROOT / "data/multi30k")
     parser.add_argument("--build", type=Path, default=ROOT / "build/peers")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/race.json")
     options = parser.parse_args()
@@ -101,7 +101,7 @@ def _qkv(name: str, material: Material, scratch: Path, minutes: float, threads: 
 
 def _reached(found: dict[str, Any], material: Material) -> dict[str, Any]:
     _, references = material.test()
-    score = corpus_bleu(found["outputs"], [[reference] for reference in references])
+    score = BLEU(found["outputs"], [[reference] for reference in references])
     return {
         "bleu": round(score.value, 2),
         "minutes": round(found["seconds"] / 60, 2),

@@ -8,7 +8,7 @@ group, in its own pyproject.toml:
 """
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -39,6 +39,10 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a name; nothing is imported."""
+        return name in self._built_in or name in self._added
+
     def __iter__(self) -> Iterator[str]:
         """Names, qkv's own first; nothing is imported."""
         return iter({**self._built_in, **self._added})
@@ -56,9 +60,14 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         Raises:
             UserError: if there is none, with the name that was probably meant; or if a package's own does not load.
         """
-        if name not in self:
-            raise UserError(f"unknown {key or self.what} {name!r}; {did_you_mean(name, self)}")
+        self.check(name, key=key)
         return self[name]
+
+    def check(self, *names: str, key: str = "") -> None:
+        """Refuse names that `find` would not find; nothing is imported."""
+        for name in names:
+            if name not in self:
+                raise UserError(f"unknown {key or self.what} {name!r}; {did_you_mean(name, self)}")
 
     @cached_property
     def _added(self) -> dict[str, EntryPoint]:
@@ -82,7 +91,8 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             raise UserError(f"{self.what} {name!r} of the package {owner} cannot be loaded: {error}") from error
 
 
-def did_you_mean(name: str, known: Collection[str], *, cutoff: float = 0.5) -> str:
-    """What an error says of a name that is not known: the nearest that is, or all of them."""
-    nearest = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=cutoff)
-    return f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(known)}"
+def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """What an error says of a name that is not known: the nearest that is, with a prefix if given, or all of them."""
+    known = list(known)
+    nearest = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
+    return f"did you mean {prefix}{nearest[0]}?" if nearest else f"there are: {', '.join(known)}"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, overload
@@ -247,15 +247,11 @@ class Translator:
 
     def search_options(self, beam: int | None, length_penalty: float | None, n_best: int) -> SearchOptions:
         """The translator's own options with some of them replaced; `UserError` if they are impossible."""
-        try:
-            return replace(
-                self.options,
-                beam=self.options.beam if beam is None else beam,
-                length_penalty=self.options.length_penalty if length_penalty is None else length_penalty,
-                n_best=n_best,
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        return self.options.changed(
+            beam=self.options.beam if beam is None else beam,
+            length_penalty=self.options.length_penalty if length_penalty is None else length_penalty,
+            n_best=n_best,
+        )
 
     def _search(self, sources: Sequence[str], options: SearchOptions, progress: bool) -> list[list[Hypothesis]]:
         """The hypotheses for each source, in the order of the input; none for a blank one."""
@@ -314,12 +310,6 @@ def load(
     """
     opened = Run.open(run)
     decoding = opened.config.decoding
-    options = SearchOptions(
-        beam=decoding.beam,
-        length_penalty=decoding.length_penalty,
-        max_length_ratio=decoding.max_length_ratio,
-        max_length_extra=decoding.max_length_extra,
-    )
     path, tokenizers = opened.find_checkpoint(checkpoint), opened.tokenizers()
     model = load_model(path, opened.config.model.architecture).to(pick_device(device))
     outputs, tokens = model.output.out_features, tokenizers.target.vocab_size
@@ -338,17 +328,19 @@ def load(
         frozenset(each.name for each in opened.checkpoints_path.glob("*")),
     )
     kind = ENGINES.find(decoding.engine if engine is None else engine)
-    return Translator(model, tokenizers, options=options, batch_tokens=decoding.batch_tokens, engine=kind.open(opening))
+    return Translator(
+        model,
+        tokenizers,
+        options=decoding.search_options(),
+        batch_tokens=decoding.batch_tokens,
+        engine=kind.open(opening),
+    )
 
 
 @contextmanager
-def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int], None]]:
+def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int], object]]:
     """A bar on stderr, moved on by calling what is yielded; none if `show` is false or no terminal is there."""
     from tqdm import tqdm
 
     with tqdm(total=total, unit=" lines", disable=None if show else True) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        yield advance
+        yield bar.update

@@ -40,7 +40,7 @@ def test_evaluate_writes_an_output_for_every_pair(run, translator, tmp_path, ok)
 
 
 def test_evaluate_refuses_what_it_cannot_do(run, data, refused):
-    assert refused("evaluate", run, "--metrics", "blue").startswith("unknown metric 'blue': did you mean 'bleu'?")
+    assert refused("evaluate", run, "--metrics", "blue") == "unknown metric 'blue'; did you mean bleu?"
     assert refused("evaluate", run, "--data", "nowhere.tsv") == "nowhere.tsv: no such file"
     assert refused("evaluate", run, "--source", data / "test.source").startswith(
         "pairs: give 'path' (one file), or both"

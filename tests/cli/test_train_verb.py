@@ -54,7 +54,7 @@ def test_train_refuses_faulty_input_in_one_line_and_writes_nothing(recipe, tmp_p
         assert said(f"data.{part}={empty}") == f"{empty}: no pairs in it; the corpus is empty"
         assert said(f"data.{part}={narrow}").startswith(f"{narrow}:2: 2 tab-separated columns needed")
     assert said(f"{train}source={short}") == (
-        "data.train: pairs: give 'path' (one file), or both 'source' and 'target' (two aligned files)"
+        f"{recipe}: data.train: pairs: give 'path' (one file), or both 'source' and 'target' (two aligned files)"
     )
     assert said("data.train=null").startswith("data.train is not set: say data.train=FILE.tsv")
     assert said("training.stepz=5") == f"{recipe}: unknown key training.stepz; did you mean training.steps?"

@@ -48,9 +48,7 @@ def test_translate_takes_a_shortlist(own_run, typed, ok):
 @pytest.mark.parametrize("penalty", ["nan", "-1", "inf"])
 def test_translate_refuses_an_impossible_length_penalty(penalty, run, typed, refused):
     typed(b"ab\n")
-    assert refused("translate", run, "--length-penalty", penalty).startswith(
-        "length_penalty must be a number of at least 0"
-    )
+    assert refused("translate", run, "--length-penalty", penalty).startswith("length_penalty: must be ")
 
 
 def test_translate_refuses_a_beam_narrower_than_n_best(run, typed, refused):

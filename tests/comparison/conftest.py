@@ -13,7 +13,7 @@ from qkv.comparison.results import Example, Measurement, Row, TrainingPoint, Val
 from qkv.evaluation.by_length import LengthBucket
 from qkv.measuring.environment import Environment
 from qkv.measuring.speed import DecodingSpeed, LengthTime
-from qkv.metrics.metrics import Score
+from qkv.metrics import Score
 
 RECIPE = """\
 data: {{root: {data}, train: train.tsv, validation: validation.tsv, test: test.tsv}}

@@ -104,7 +104,7 @@ def test_the_scores_are_those_of_evaluate(finished, data):
 
     for row in finished.rows:
         translator = qkv.load(Path(finished.output, row.name))
-        expected = evaluate(translator, PairFiles(data / "test.tsv"), ["per", "bleu"]).scores
+        expected = evaluate(translator, PairFiles(path=data / "test.tsv"), ["per", "bleu"]).scores
         assert row.measurement.scores == list(expected.values())
 
 

@@ -10,6 +10,7 @@ import torch
 from qkv.decoding.beam import Endings
 from qkv.decoding.scoring import log_probabilities_of, log_softmax
 from qkv.decoding.search import SearchOptions, beam_search, greedy, score_targets, search
+from qkv.errors import UserError
 from qkv.nn import Memory, Transformer, TransformerConfig, padding_mask
 
 PAD, BOS, EOS, FIRST_WORD = 0, 1, 2, 3
@@ -359,17 +360,17 @@ def test_lower_precision(dtype, tolerance, beam):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"beam": 0}, "beam must be at least 1, got 0"),
-        ({"n_best": 0}, "n_best must be at least 1, got 0"),
+        ({"beam": 0}, "beam: must be greater than or equal to 1, got 0"),
+        ({"n_best": 0}, "n_best: must be greater than or equal to 1, got 0"),
         ({"beam": 2, "n_best": 3}, "n_best (3) must not be larger than the beam (2)"),
-        ({"length_penalty": -1.0}, "length_penalty must be a number of at least 0, got -1.0"),
-        ({"length_penalty": math.nan}, "length_penalty must be a number of at least 0, got nan"),
-        ({"max_length_ratio": math.inf}, "max_length_ratio must be a number of at least 0, got inf"),
-        ({"max_length_extra": -3}, "max_length_extra must be a number of at least 0, got -3"),
+        ({"length_penalty": -1.0}, "length_penalty: must be greater than or equal to 0, got -1.0"),
+        ({"length_penalty": math.nan}, "length_penalty: must be a finite number, got nan"),
+        ({"max_length_ratio": math.inf}, "max_length_ratio: must be a finite number, got inf"),
+        ({"max_length_extra": -3}, "max_length_extra: must be greater than or equal to 0, got -3"),
     ],
 )
 def test_impossible_options_are_refused(changes, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         SearchOptions(**changes)
 
 

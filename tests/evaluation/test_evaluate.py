@@ -22,7 +22,7 @@ class UpperCase(Translator):
 @pytest.fixture
 def files(tmp_path):
     (tmp_path / "test.tsv").write_text("a b\tA B\nc d\tC X\na b\tB A\n\t\n")
-    return PairFiles(tmp_path / "test.tsv")
+    return PairFiles(path=tmp_path / "test.tsv")
 
 
 def test_a_source_that_repeats_is_translated_once(files):
@@ -44,4 +44,4 @@ def test_nothing_is_translated_for_an_unknown_metric(files):
 
 def test_pairs_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.tsv: no such file"):
-        evaluate(UpperCase(), PairFiles(tmp_path / "nowhere.tsv"), ["per"])
+        evaluate(UpperCase(), PairFiles(path=tmp_path / "nowhere.tsv"), ["per"])

@@ -190,7 +190,7 @@ def test_shapes_on_the_command_line(run, tmp_path, capsys):
         (["RUN", "ab", "--preset", "tiny"], "--preset goes with an architecture; RUN is a run, which has its own"),
         (["RUN", "ab", "--output", "a.doc"], "a.doc: a table's name ends in .html, .md, .json or .txt"),
         (["transformer", "--option", "heads"], "'heads': an option is written KEY=VALUE"),
-        (["transformer", "--preset", "tinny"], "unknown model.preset 'tinny'; did you mean tiny?"),
+        (["transformer", "--preset", "tinny"], "model.preset: unknown preset 'tinny'; did you mean tiny?"),
     ],
 )
 def test_mistakes_on_the_command_line(run, capsys, arguments, message):

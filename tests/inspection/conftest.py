@@ -6,7 +6,8 @@ import torch
 from qkv.decoding.hypothesis import SearchOptions
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 from qkv.translator import Translator
 
 LINES = ["ab cab", "abc bad", "dab cd", "dcba ab abba", "cada b"]

@@ -17,6 +17,7 @@ from qkv.inspection.alignment import (
 )
 from qkv.inspection.attention_maps import attention_maps
 from qkv.text.tokenizer import Tokenizer
+from qkv.text.tokenizer_settings import TokenizerSettings
 
 PAIRS = [("abba cad", "AB"), ("", ""), ("dab cd", "CAB DAB")]
 
@@ -63,7 +64,7 @@ def test_units(pieces, kind, unit, units):
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_words_are_those_between_spaces(kind, tmp_path):
     lines = ["the cats sat on the mats", "a cat, a mat: that is all!"]
-    tokenizer = Tokenizer.learn(lines * 5, tmp_path / "joint.model", kind=kind, vocab_size=40)
+    tokenizer = Tokenizer.learn(lines * 5, tmp_path / "joint.model", TokenizerSettings(kind=kind, vocab_size=40))
     for line in [*lines, "unknown Ω words 漢字 – here", "  twice  spaced "]:
         (ids,) = tokenizer.encode([line])
         assert units_of(tokenizer.pieces(ids), kind)[-1] + 1 == len(line.split())

@@ -55,6 +55,7 @@ def run(words, tmp_path_factory, without_shape_checks):
             "model": {**sizes, "dropout": 0.0, "norm_position": "pre"},
             "training": {**pace, "steps": 700, "label_smoothing": 0.0},
             "validation": {"every": 10_000},
+            "decoding": {"engine": "torch"},  # what auto takes is told on standard error
         },
         progress=False,
     )

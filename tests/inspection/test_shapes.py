@@ -191,7 +191,7 @@ def test_text_markdown_html_and_data_say_the_same():
 
 
 def test_the_users_mistakes():
-    with pytest.raises(UserError, match=r"unknown model\.architecture 'transfomer'; did you mean transformer\?"):
+    with pytest.raises(UserError, match=r"unknown architecture 'transfomer'; did you mean transformer\?"):
         shapes_of_preset("transfomer")
     with pytest.raises(UserError, match=r"unknown key model\.heads"):
         shapes_of_preset("transformer", "tiny", {"heads": 2})

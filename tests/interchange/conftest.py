@@ -5,7 +5,8 @@ import torch
 
 from qkv.nn import Transformer, TransformerConfig
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 
 SOURCES = ["a man rides a bicycle", "two women and a man sit in the sun", "the dog sees the man", "a dog"]
 TARGETS = ["ein Mann fährt Fahrrad", "zwei Frauen und ein Mann sitzen in der Sonne", "der Hund sieht ihn", "ein Hund"]
@@ -14,7 +15,7 @@ _SIZES = {"d_model": 16, "num_heads": 2, "d_ff": 24, "encoder_layers": 2, "decod
 
 
 def learn(path, **settings):
-    return Tokenizers.learn(map(Pair, SOURCES, TARGETS), path, TokenizerSettings("bpe", 60, **settings))
+    return Tokenizers.learn(map(Pair, SOURCES, TARGETS), path, TokenizerSettings(kind="bpe", vocab_size=60, **settings))
 
 
 @pytest.fixture(scope="session")

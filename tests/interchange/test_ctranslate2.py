@@ -128,7 +128,9 @@ class TestSearch:
     def test_finds_what_torch_finds(self, seed, length_penalty, beam, n_best, separate, make_model, encode, export):
         model = make_model(separate, seed=seed, norm_position="pre")
         sources = encode(separate)
-        options = SearchOptions(beam, length_penalty, max_length_ratio=1.5, max_length_extra=4, n_best=n_best)
+        options = SearchOptions(
+            beam=beam, length_penalty=length_penalty, max_length_ratio=1.5, max_length_extra=4, n_best=n_best
+        )
         found = export(model, separate).search(Request(sources, options))
         expected = searched_by_torch(never_emitting(model, separate), sources, separate, options)
         for row, wanted in zip(found, expected, strict=True):
@@ -139,7 +141,7 @@ class TestSearch:
             assert ours == pytest.approx(theirs, abs=1e-4)
 
     def test_the_models_above_end_some_outputs_and_not_others(self, separate, make_model, encode):
-        options = SearchOptions(4, max_length_ratio=1.5, max_length_extra=4, n_best=4)
+        options = SearchOptions(beam=4, max_length_ratio=1.5, max_length_extra=4, n_best=4)
         finished = set()
         for seed in range(4):
             model = never_emitting(make_model(separate, seed=seed, norm_position="pre"), separate)
@@ -154,7 +156,7 @@ class TestSearch:
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         engine = export(make_model(joint), joint)
         sources = encode(joint)
-        options = SearchOptions(beam, max_length_ratio=0.5, max_length_extra=3)
+        options = SearchOptions(beam=beam, max_length_ratio=0.5, max_length_extra=3)
         done = []
         found = engine.search(Request(sources, options), batch_tokens=batch_tokens, on_progress=done.append)
         assert sum(done) == len(sources)
@@ -167,7 +169,7 @@ class TestSearch:
         model = make_model(joint)
         with torch.no_grad():
             model.output.weight[[joint.target.pad, joint.target.bos]] *= 9
-        options = SearchOptions(4, n_best=4, max_length_extra=5)
+        options = SearchOptions(beam=4, n_best=4, max_length_extra=5)
         found = export(model, joint).search(Request(encode(joint), options))
         emitted = {token for row in found for each in row for token in each.tokens}
         assert not emitted & {joint.target.pad, joint.target.bos, joint.target.eos}
@@ -188,7 +190,7 @@ class TestSearch:
 
     def test_a_source_without_tokens_has_an_empty_output(self, joint, make_model, export):
         [[hypothesis]] = export(make_model(joint), joint).search(
-            Request([[joint.source.eos]], SearchOptions(3, n_best=3))
+            Request([[joint.source.eos]], SearchOptions(beam=3, n_best=3))
         )
         assert hypothesis.tokens == []
         assert hypothesis.finished

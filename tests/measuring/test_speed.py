@@ -14,7 +14,8 @@ from qkv.measuring.training_step import TrainingStep
 from qkv.nn.transformer import Transformer, TransformerConfig
 from qkv.text.batches import Batch
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 from qkv.training.gradient import Gradient
 from qkv.translator import Translation, Translator
 

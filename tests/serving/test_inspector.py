@@ -21,7 +21,8 @@ from qkv.nn import Transformer, TransformerConfig
 from qkv.serving.examination import Subject
 from qkv.serving.inspector import create_app
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 from qkv.translator import Translator
 
 PAGE = Path(__file__).parents[2] / "src" / "qkv" / "serving" / "page"

@@ -14,7 +14,8 @@ from qkv.text import batches as batches_module
 from qkv.text.batches import Batch, collate, forced_batch, pad, plan_batches
 from qkv.text.corpus import Pair
 from qkv.text.encoded import write_encoded
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), max_size=200)
 SEEDS = st.integers(0, 2**32)

@@ -9,7 +9,8 @@ from qkv.errors import UserError
 from qkv.text import encoded
 from qkv.text.corpus import Pair
 from qkv.text.encoded import EncodedCorpus, write_encoded
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 
 PAIRS = [Pair("abc" * n, "x y " * n) for n in range(1, 21)]
 

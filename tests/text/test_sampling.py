@@ -12,6 +12,7 @@ import pytest
 
 from qkv.text.sampling import BpeSampler, UnigramSampler
 from qkv.text.tokenizer import Tokenizer
+from qkv.text.tokenizer_settings import TokenizerSettings
 
 SCORES = {"a": -2.0, "b": -2.5, "c": -3.0, "ab": -3.2, "bc": -4.0, "abc": -5.0, "ca": -4.5}
 SENTENCES = ["the cat sat on the mat", "a cat and a dog sat", "  dogs and cats, cats and dogs ", "☃☃ x ☃a☃", ""]
@@ -97,7 +98,7 @@ def test_unknown_characters_stand_alone():
 @pytest.mark.parametrize("normalization", ["identity", "nmt_nfkc_cf"])
 def test_in_the_limit_it_is_the_usual_cut(tmp_path, kind, limit, normalization):
     tokenizer = Tokenizer.learn(
-        SENTENCES[:3] * 9, tmp_path / "m", kind=kind, vocab_size=60, normalization=normalization
+        SENTENCES[:3] * 9, tmp_path / "m", TokenizerSettings(kind=kind, vocab_size=60, normalization=normalization)
     )
     assert tokenizer.encode_sampled(SENTENCES, limit, seed=1) == tokenizer.encode(SENTENCES)
 
@@ -105,7 +106,7 @@ def test_in_the_limit_it_is_the_usual_cut(tmp_path, kind, limit, normalization):
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_in_another_process_it_is_the_same(tmp_path, kind):
     """Else no training that uses it could be resumed exactly."""
-    tokenizer = Tokenizer.learn(SENTENCES[:3] * 9, tmp_path / "m", kind=kind, vocab_size=60)
+    tokenizer = Tokenizer.learn(SENTENCES[:3] * 9, tmp_path / "m", TokenizerSettings(kind=kind, vocab_size=60))
     code = (
         "import sys; from qkv.text.tokenizer import Tokenizer; from pathlib import Path; "
         f"print(Tokenizer.load(Path(sys.argv[1])).encode_sampled({SENTENCES!r}, 0.3, seed=5))"

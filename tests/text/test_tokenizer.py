@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from qkv.errors import UserError
 from qkv.text import tokenizer as tokenizer_module
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import KINDS, Tokenizer, Tokenizers, TokenizerSettings, _sample
+from qkv.text.tokenizer import Tokenizer, Tokenizers, _sample
+from qkv.text.tokenizer_settings import KINDS, TokenizerSettings
 
 SENTENCES = [
     "ein kleiner Hund läuft über die Wiese",
@@ -22,13 +23,13 @@ ALPHABET = sorted(set("".join(SENTENCES)))
 @pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "source.model"
-    return Tokenizer.learn(SENTENCES, path, kind=request.param, vocab_size=60)
+    return Tokenizer.learn(SENTENCES, path, TokenizerSettings(kind=request.param, vocab_size=60))
 
 
 @pytest.fixture(scope="module")
 def characters(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "source.model"
-    return Tokenizer.learn(SENTENCES, path, kind="char", vocab_size=1000)
+    return Tokenizer.learn(SENTENCES, path, TokenizerSettings(kind="char", vocab_size=1000))
 
 
 def test_round_trip_of_what_was_learnt_from(tokenizer):
@@ -44,7 +45,7 @@ def test_char_round_trip_is_exact(characters, text):
 
 def test_word_means_word(tmp_path):
     phones = ["K AE1 T", "D AO1 G", "K AO1"]
-    tokenizer = Tokenizer.learn(phones, tmp_path / "m", kind="word", vocab_size=1000)
+    tokenizer = Tokenizer.learn(phones, tmp_path / "m", TokenizerSettings(kind="word", vocab_size=1000))
     assert tokenizer.vocab_size == 4 + 6
     assert [tokenizer.pieces(ids) for ids in tokenizer.encode(["T AE1 K"])] == [["▁T", "▁AE1", "▁K"]]
 
@@ -72,7 +73,7 @@ def test_an_unknown_character_shows(tokenizer):
 
 
 def test_loading_gives_the_same_tokenizer(tmp_path):
-    learnt = Tokenizer.learn(SENTENCES, tmp_path / "x.model", kind="bpe", vocab_size=60)
+    learnt = Tokenizer.learn(SENTENCES, tmp_path / "x.model", TokenizerSettings(kind="bpe", vocab_size=60))
     loaded = Tokenizer.load(tmp_path / "x.model")
     assert (loaded.kind, loaded.vocab_size, loaded.pad) == ("bpe", learnt.vocab_size, learnt.pad)
     assert loaded.encode(SENTENCES) == learnt.encode(SENTENCES)
@@ -82,13 +83,13 @@ def test_loading_gives_the_same_tokenizer(tmp_path):
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_learning_is_reproducible(tmp_path, kind):
     for name in "ab":
-        Tokenizer.learn(SENTENCES * 20, tmp_path / name, kind=kind, vocab_size=50)
+        Tokenizer.learn(SENTENCES * 20, tmp_path / name, TokenizerSettings(kind=kind, vocab_size=50))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_sampling_is_reproducible(tmp_path, kind):
-    tokenizer = Tokenizer.learn(SENTENCES, tmp_path / "m", kind=kind, vocab_size=60)
+    tokenizer = Tokenizer.learn(SENTENCES, tmp_path / "m", TokenizerSettings(kind=kind, vocab_size=60))
     lines = SENTENCES * 3
     first = tokenizer.encode(lines, 0.3, seed=1)
     tokenizer.encode(lines, 0.3, seed=7)  # whatever was drawn in between
@@ -107,7 +108,7 @@ def test_sampling_leaves_characters_alone(characters):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lines", [SENTENCES, ["a"], ["a b"], ["aaaa"]])
 def test_a_vocabulary_larger_than_the_text_is_cut_down(tmp_path, kind, lines):
-    tokenizer = Tokenizer.learn(lines, tmp_path / "m", kind=kind, vocab_size=30_000)
+    tokenizer = Tokenizer.learn(lines, tmp_path / "m", TokenizerSettings(kind=kind, vocab_size=30_000))
     assert 4 < tokenizer.vocab_size < 1000
     assert tokenizer.decode(tokenizer.encode(lines)) == lines
 
@@ -115,31 +116,33 @@ def test_a_vocabulary_larger_than_the_text_is_cut_down(tmp_path, kind, lines):
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_a_vocabulary_smaller_than_the_alphabet(tmp_path, kind):
     needed = 4 + len(ALPHABET)  # the space is in it: as "▁", a character like others
-    Tokenizer.learn(SENTENCES, tmp_path / "enough", kind=kind, vocab_size=needed)
+    Tokenizer.learn(SENTENCES, tmp_path / "enough", TokenizerSettings(kind=kind, vocab_size=needed))
     with pytest.raises(UserError, match=f"vocab_size {needed - 1} is too small: .* are {needed}"):
-        Tokenizer.learn(SENTENCES, tmp_path / "m", kind=kind, vocab_size=needed - 1)
+        Tokenizer.learn(SENTENCES, tmp_path / "m", TokenizerSettings(kind=kind, vocab_size=needed - 1))
     assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize("kind", ["char", "word"])
 def test_char_and_word_take_the_most_frequent_up_to_vocab_size(tmp_path, kind):
     lines = ["x x x y y z"]
-    tokenizer = Tokenizer.learn(lines, tmp_path / "m", kind=kind, vocab_size=6)
+    tokenizer = Tokenizer.learn(lines, tmp_path / "m", TokenizerSettings(kind=kind, vocab_size=6))
     assert tokenizer.vocab_size == 6
     assert tokenizer.unk in tokenizer.encode(["z"])[0]
     assert tokenizer.unk not in tokenizer.encode(["x"])[0]
 
 
 def test_normalization(tmp_path):
-    plain = Tokenizer.learn(["ﬁn Große"], tmp_path / "a", kind="char", vocab_size=99)
-    folded = Tokenizer.learn(["ﬁn Große"], tmp_path / "b", kind="char", vocab_size=99, normalization="nfkc_cf")
+    plain = Tokenizer.learn(["ﬁn Große"], tmp_path / "a", TokenizerSettings(kind="char", vocab_size=99))
+    folded = Tokenizer.learn(
+        ["ﬁn Große"], tmp_path / "b", TokenizerSettings(kind="char", vocab_size=99, normalization="nfkc_cf")
+    )
     assert plain.decode(plain.encode(["ﬁn"])) == ["ﬁn"]
     assert folded.decode(folded.encode(["ﬁN"])) == ["fin"]
 
 
 def test_nothing_to_learn_from(tmp_path):
     with pytest.raises(UserError, match="no text to learn from"):
-        Tokenizer.learn(["", "  "], tmp_path / "m", kind="unigram", vocab_size=100)
+        Tokenizer.learn(["", "  "], tmp_path / "m", TokenizerSettings(kind="unigram", vocab_size=100))
 
 
 def test_joint_and_separate_tokenizers(tmp_path):
@@ -177,20 +180,26 @@ def test_loading_what_is_missing_or_damaged(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "unigrm"}, "did you mean 'unigram'"),
-        ({"normalization": "nfc"}, "unknown normalization 'nfc'"),
-        ({"vocab_size": 4}, "vocab_size is 4"),
-        ({"sampling": 1.5}, "sampling is 1.5"),
+        ({"kind": "unigrm"}, "kind: unknown kind 'unigrm'; did you mean unigram"),
+        ({"normalization": "nfc"}, "normalization: unknown normalization 'nfc'; did you mean nfkc"),
+        ({"vocab_size": 4}, "vocab_size: must be greater than 4, got 4"),
+        ({"sampling": 1.5}, "sampling: must be less than or equal to 1, got 1.5"),
         ({"sampling": 0.1, "kind": "char"}, "sampling needs kind 'unigram' or 'bpe'"),
-        ({"character_coverage": 0.0}, "character_coverage is 0.0"),
+        ({"character_coverage": 0.0}, "character_coverage: must be greater than 0, got 0.0"),
         ({"source": {"kind": "char"}}, "need joint: false"),
-        ({"joint": False, "source": {"vocabsize": 9}}, "did you mean 'vocab_size'"),
-        ({"joint": False, "target": {"kind": "words"}}, "did you mean 'word'"),
+        ({"joint": False, "source": {"vocabsize": 9}}, "unknown key source.vocabsize; did you mean source.vocab_size"),
+        ({"joint": False, "target": {"kind": "words"}}, "target.kind: unknown kind 'words'; did you mean word"),
     ],
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises(UserError, match=message):
         TokenizerSettings(**settings)
+
+
+def test_a_side_that_says_nothing_is_like_one_that_is_not_there():
+    """Its keys are spelled out as null in a run's config.yaml, joint or not."""
+    said = {"kind": None, "vocab_size": None, "normalization": None, "character_coverage": None}
+    assert TokenizerSettings(source={}, target=said).side("target") == TokenizerSettings()
 
 
 def test_sampling_may_touch_one_side_only():

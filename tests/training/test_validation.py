@@ -8,7 +8,7 @@ import torch
 from qkv.config.loading import load_config
 from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.errors import UserError
-from qkv.metrics.metrics import compute_for_pairs
+from qkv.metrics import compute_for_pairs
 from qkv.run.preparation import pair_files, prepare
 from qkv.text.corpus import read_pairs
 from qkv.training.validation import Validation, Validator

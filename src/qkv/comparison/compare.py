@@ -23,7 +23,7 @@ from qkv.devices import pick_device
 from qkv.errors import UserError
 from qkv.files import new_directory, write_json, write_text
 from qkv.measuring.environment import Environment, now, undisturbed
-from qkv.metrics.metrics import check_names
+from qkv.metrics import METRICS
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files, prepare, training_corpus, validation_corpus
 from qkv.text.corpus import read_pairs
@@ -190,7 +190,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _check(variants: Sequence[Variant], metrics: Sequence[str] | None) -> None:
-    check_names(metrics or [])
+    METRICS.check(*metrics or [])
     for variant in variants:
         config = variant.config
         if config.data.test is None and config.data.validation is None:

@@ -33,7 +33,7 @@ def measure(config: Config, metrics: Sequence[str], beam: int | None, *, progres
 
     Args:
         config: the variant's; `config.run` is the run.
-        metrics: names from `qkv.metrics.metrics.METRICS`.
+        metrics: names from `qkv.metrics.METRICS`.
         beam: in place of the recipe's `decoding.beam`.
         progress: show a progress bar while the test pairs are decoded.
 

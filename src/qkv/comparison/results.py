@@ -12,7 +12,7 @@ from qkv.evaluation.by_length import LengthBucket
 from qkv.files import to_json, write_json
 from qkv.measuring.environment import Environment
 from qkv.measuring.speed import DecodingSpeed, LengthTime
-from qkv.metrics.metrics import Score
+from qkv.metrics import Score
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel
 
-from qkv.config.loading import section_of
 from qkv.config.schema import Config, ModelConfig
 from qkv.nn.architectures import ARCHITECTURES, Architecture
+from qkv.settings import OneOf, Section, section_of
 
 _HEAD = """\
 # Every key that a recipe may have: what it means, its default and, where they are few, its choices.
@@ -36,14 +35,14 @@ def attributes(documented: type[Any]) -> dict[str, str]:
     return meanings
 
 
-def _section(section: BaseModel, shown: dict[type[BaseModel], str], path: str = "") -> Iterator[str]:
+def _section(section: Section, shown: dict[type[Section], str], path: str = "") -> Iterator[str]:
     """The lines of one section, indented by its depth; `shown` says where a kind of section was spelled out."""
     indent = "  " * path.count(".")
     values = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
         inner = section_of(type(section), name)
         if inner is not None and values[name] is not None:
-            yield from ("", *_comment(inspect.getdoc(inner) or "", indent), f"{indent}{name}:")
+            yield from ("", *_comment((inspect.getdoc(inner) or "").partition("\n\n")[0], indent), f"{indent}{name}:")
             yield from _section(getattr(section, name), shown, f"{path}{name}.")
             continue
         meaning = _with_choices(field.description or "", _choices_of(type(section), name))
@@ -52,7 +51,7 @@ def _section(section: BaseModel, shown: dict[type[BaseModel], str], path: str = 
         yield from _entry(name, meaning, values[name], indent)
         if inner is not None and inner not in shown:
             shown[inner] = path + name
-            example = [f"{indent}{name}:", *_section(inner(), shown, f"{path}{name}.")]
+            example = [f"{indent}{name}:", *_section(inner.model_construct(), shown, f"{path}{name}.")]
             yield from (f"{indent}# {line.removeprefix(indent)}" for line in example)
     if isinstance(section, ModelConfig):
         yield from _options(ARCHITECTURES[section.architecture], indent)
@@ -65,7 +64,7 @@ def _options(architecture: Architecture, indent: str) -> Iterator[str]:
     meanings, types = attributes(architecture.config), get_type_hints(architecture.config)
     for option in fields(architecture.config):
         if option.name in architecture.option_names():
-            meaning = _with_choices(meanings[option.name].rstrip("."), _literals(types[option.name]))
+            meaning = _with_choices(meanings.get(option.name, "").rstrip("."), _choices(types[option.name]))
             yield from _entry(option.name, meaning, option.default, indent)
 
 
@@ -91,17 +90,20 @@ def _other_options(spelled_out: str, indent: str) -> Iterator[str]:
         yield from (f"{indent}# {line}" for line in [*lines, *options])
 
 
-def _choices_of(section: type[BaseModel], name: str) -> list[str]:
-    if section is ModelConfig:
-        return list(ARCHITECTURES if name == "architecture" else ARCHITECTURES[ModelConfig().architecture].presets)
-    return _literals(section.model_fields[name].annotation)
+def _choices_of(section: type[Section], name: str) -> list[str]:
+    if section is ModelConfig and name == "preset":
+        return list(ARCHITECTURES[ModelConfig().architecture].presets)
+    field = section.model_fields[name]
+    return [choice for part in (field.annotation, *field.metadata) for choice in _choices(part)]
 
 
-def _literals(annotation: Any) -> list[str]:
-    """The choices in an annotation: those of a Literal, also within a list or beside None."""
+def _choices(annotation: Any) -> list[str]:
+    """The choices in an annotation, also within a list or beside None."""
+    if isinstance(annotation, OneOf):
+        return list(annotation)
     if get_origin(annotation) is Literal:
-        return [str(choice) for choice in get_args(annotation)]
-    return [choice for argument in get_args(annotation) for choice in _literals(argument)]
+        return list(get_args(annotation))
+    return [choice for argument in get_args(annotation) for choice in _choices(argument)]
 
 
 def _with_choices(meaning: str, choices: list[str]) -> str:

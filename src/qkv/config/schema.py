@@ -1,18 +1,18 @@
 """What a recipe may say: every section, key, default and range."""
 
-import os
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 
-if TYPE_CHECKING:
-    from qkv.text.tokenizer import TokenizerSettings
-
-TokenKind = Literal["unigram", "bpe", "char", "word"]
-Normalization = Literal["identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"]
-MetricName = Literal["bleu", "chrf", "ter", "wer", "per", "cer", "residues", "exact_match"]
+from qkv.decoding.engines.registry import ENGINES, PRECISIONS
+from qkv.decoding.options import SearchDefaults, SearchOptions
+from qkv.metrics import METRICS
+from qkv.nn.architectures import ARCHITECTURES
+from qkv.settings import OneOf, Section
+from qkv.text.corpus import PairFiles
+from qkv.text.tokenizer_settings import TokenizerSettings
 
 
 def parse_duration(value: Any) -> Any:
@@ -26,110 +26,35 @@ def parse_duration(value: Any) -> Any:
     return 3600 * hours + 60 * minutes + seconds
 
 
-def _path_as_files(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str) else value
-
-
-def _number_as_column(value: Any) -> Any:
-    return str(value) if type(value) is int else value
-
-
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Column = Annotated[str, BeforeValidator(_number_as_column)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any, info: Any) -> Any:
-        """A Path is its text; and true is not the number 1, as pydantic would have it."""
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
-            raise ValueError("must not be true or false")
-        return value
-
-
-class FilesConfig(Section):
-    """Pairs on disk: two aligned text files, or one TSV, JSONL or Parquet file."""
-
-    path: str | None = Field(None, description="one file with both sides; its suffix tells the format")
-    source: str | None = Field(None, description="a text file, one source sequence a line")
-    target: str | None = Field(None, description="a text file, one target sequence a line, aligned with the source")
-    format: Literal["tsv", "jsonl", "parquet"] | None = Field(None, description="if the suffix does not tell")
-    source_column: Column | None = Field(
-        None, description="TSV: a number, counted from 0 (0); JSONL, Parquet: a name (source)"
-    )
-    target_column: Column | None = Field(
-        None, description="TSV: a number, counted from 0 (1); JSONL, Parquet: a name (target)"
-    )
-
-
-Files = Annotated[FilesConfig, BeforeValidator(_path_as_files)]
 
 
 class DataConfig(Section):
     """Where the pairs are."""
 
     root: str = Field(".", description="directory that the paths below start from")
-    train: Files | None = Field(None, description="pairs to learn from: {source: FILE, target: FILE} or one FILE")
-    validation: Files | None = Field(None, description="pairs to watch progress, stop early and choose the best by")
-    test: Files | None = Field(None, description="pairs that `qkv evaluate` scores; never seen in training")
+    train: PairFiles | None = Field(None, description="pairs to learn from: {source: FILE, target: FILE} or one FILE")
+    validation: PairFiles | None = Field(None, description="pairs to watch progress, stop early and choose the best by")
+    test: PairFiles | None = Field(None, description="pairs that `qkv evaluate` scores; never seen in training")
     max_length: int = Field(256, ge=2, description="training pairs with more tokens than this on a side are dropped")
 
 
-class SideConfig(Section):
-    """What one side's tokenizer does differently; needs joint: false."""
-
-    kind: TokenKind | None = Field(None, description="see tokenizer.kind")
-    vocab_size: int | None = Field(None, ge=5, description="see tokenizer.vocab_size")
-    normalization: Normalization | None = Field(None, description="see tokenizer.normalization")
-    character_coverage: float | None = Field(None, gt=0, le=1, description="see tokenizer.character_coverage")
-
-
-class TokenizerConfig(Section):
-    """How text becomes tokens: SentencePiece, learnt from the training pairs."""
-
-    kind: TokenKind = Field("unigram", description="what a token is: a learnt piece of words, a character, a word")
-    vocab_size: int = Field(8000, ge=5, description="tokens at most, special ones included")
-    joint: bool = Field(True, description="one vocabulary for both sides")
-    sampling: float = Field(
-        0.0,
-        ge=0.0,
-        le=1.0,
-        description="subword sampling while training: BPE-dropout probability, or smoothing alpha of unigram (try 0.1)",
-    )
-    normalization: Normalization = Field("identity", description="Unicode normalisation (…_cf also folds case)")
-    character_coverage: float = Field(1.0, gt=0, le=1, description="share of characters kept; less drops rare ones")
-    source: SideConfig | None = Field(None, description="what the source side does differently (joint: false)")
-    target: SideConfig | None = Field(None, description="what the target side does differently (joint: false)")
-
-    def settings(self) -> "TokenizerSettings":
-        """What the tokenizers are learnt with.
-
-        Raises:
-            UserError: if values do not fit together.
-        """
-        from qkv.text.tokenizer import TokenizerSettings
-
-        said = self.model_dump()
-        for name, side in (("source", self.source), ("target", self.target)):
-            said[name] = side and side.model_dump(exclude_none=True)
-        return TokenizerSettings(**said)
-
-
-class ModelConfig(BaseModel):
+class ModelConfig(Section):
     """The architecture and its options; what is not said comes from the preset, and else from the defaults."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
-    architecture: str = Field("transformer", description="which family")
+    architecture: Annotated[str, OneOf("architecture", ARCHITECTURES)] = Field(
+        "transformer", description="which family"
+    )
     preset: str | None = Field(None, description="a named size; options that are given win over what it sets")
+
+    @classmethod
+    def key_names(cls) -> list[str]:
+        """The options of all architectures included."""
+        options = (name for architecture in ARCHITECTURES.values() for name in architecture.option_names())
+        return list(dict.fromkeys([*cls.model_fields, *options]))
 
 
 class TrainingConfig(Section):
@@ -178,7 +103,9 @@ class ValidationConfig(Section):
     """How progress is judged."""
 
     every: int | None = Field(None, ge=1, description="steps between validations; null: once an epoch")
-    metric: Literal["loss", MetricName] = Field("loss", description="what the best checkpoint is chosen by")
+    metric: Annotated[str, OneOf("metric", METRICS, also=("loss",))] = Field(
+        "loss", description="what the best checkpoint is chosen by"
+    )
     patience: int | None = Field(None, ge=1, description="validations without a better metric before training stops")
     beam: int = Field(1, ge=1, description="beam for the metric; 1: greedy, which is quicker")
     max_examples: int | None = Field(None, ge=1, description="decode only the first so many validation pairs")
@@ -192,20 +119,16 @@ class CheckpointsConfig(Section):
     keep: int = Field(3, ge=1, description="newest checkpoints kept, beside the best (and those to be averaged)")
 
 
-class DecodingConfig(Section):
+class DecodingConfig(SearchDefaults):
     """How outputs are searched for, unless the command line says otherwise."""
 
-    beam: int = Field(5, ge=1, description="hypotheses carried along; 1: greedy")
-    length_penalty: float = Field(1.0, ge=0, description="score = log-probability / length^penalty")
-    max_length_ratio: float = Field(2.0, ge=0, description="longest output: ratio × source length + extra")
-    max_length_extra: int = Field(10, ge=0, description="see max_length_ratio")
     batch_tokens: int = Field(8192, ge=1, description="source tokens × beam decoded together, at most")
-    engine: Literal["auto", "torch", "ctranslate2"] = Field(
+    engine: Annotated[str, OneOf("engine", ENGINES)] = Field(
         "auto",
         description="what decodes: this library, or CTranslate2 (Transformers only; its own package); "
         "auto: CTranslate2 on a CPU if it is there and agrees with the model",
     )
-    precision: Literal["float32", "bf16", "fp16", "int8"] = Field(
+    precision: Annotated[str, OneOf("precision", PRECISIONS)] = Field(
         "float32",
         description="of matrix products while decoding; int8: on a CPU, quicker; bf16: slow on a CPU without it",
     )
@@ -213,11 +136,17 @@ class DecodingConfig(Section):
         None, ge=1, description="look only at so many target tokens for each source token (try 20); null: at all"
     )
 
+    def search_options(self, **values: Any) -> SearchOptions:
+        """These defaults as options of a search, some of them replaced."""
+        return SearchOptions(**{name: getattr(self, name) for name in SearchDefaults.model_fields} | values)
+
 
 class EvaluationConfig(Section):
     """How outputs are judged in the end."""
 
-    metrics: list[MetricName] = Field(["bleu", "chrf"], description="what `qkv evaluate` measures")
+    metrics: list[Annotated[str, OneOf("metric", METRICS)]] = Field(
+        ["bleu", "chrf"], description="what `qkv evaluate` measures"
+    )
 
 
 class Config(Section):
@@ -228,7 +157,7 @@ class Config(Section):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
     data: DataConfig = DataConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()

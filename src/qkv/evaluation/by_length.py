@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qkv.metrics.metrics import compute_for_pairs
+from qkv.metrics import compute_for_pairs
 from qkv.text.corpus import Pair
 
 _BUCKET_WIDTH = 10
@@ -39,7 +39,7 @@ def quality_by_length(
     Args:
         pairs: sources with references.
         output_of: the output for each source.
-        metric: a name from `qkv.metrics.metrics.METRICS`.
+        metric: a name from `qkv.metrics.METRICS`.
         unit: `words` or `characters`.
     """
     by_bucket: dict[int, list[Pair]] = {}

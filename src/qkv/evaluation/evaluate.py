@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qkv.metrics.metrics import Score, check_names, compute_for_pairs
+from qkv.metrics import METRICS, Score, compute_for_pairs
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.translator import Translator
 
@@ -37,7 +37,7 @@ def evaluate(
     Args:
         translator: a model and how it searches.
         files: where the pairs are.
-        metrics: names from `qkv.metrics.metrics.METRICS`.
+        metrics: names from `qkv.metrics.METRICS`.
         beam: in place of the translator's; 1 is greedy.
         length_penalty: in place of the translator's.
         progress: show a progress bar on standard error.
@@ -45,7 +45,7 @@ def evaluate(
     Raises:
         UserError: if the pairs cannot be read or a metric is unknown.
     """
-    check_names(metrics)
+    METRICS.check(*metrics)
     pairs = list(read_pairs(files))
     sources = list(dict.fromkeys(pair.source for pair in pairs))
     outputs = translator.translate(sources, beam=beam, length_penalty=length_penalty, progress=progress)

@@ -19,7 +19,8 @@ from qkv.inspection.forced import as_translator, record_pairs
 from qkv.pages.escaping import in_html
 from qkv.pages.heat_maps import HeatMap, fragment, grid
 from qkv.run.directory import Run
-from qkv.text.tokenizer import SPACE, UNAMBIGUOUS, Tokenizer
+from qkv.text.tokenizer import SPACE, Tokenizer
+from qkv.text.tokenizer_settings import UNAMBIGUOUS
 from qkv.translator import Translator
 
 Link = tuple[int, int]

@@ -10,6 +10,7 @@ from qkv.nn.recurrence import Cell
 from qkv.nn.recurrent import RecurrentConfig, RecurrentSeq2Seq
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.nn.transformer import Transformer, TransformerConfig
+from qkv.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,17 @@ def _recurrent(cell: Cell, **implied: Any) -> Architecture:
 
 _FIXED_CONTEXT = {"attention": "none", "input_feeding": False}
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "transformer": Architecture(TransformerConfig, Transformer, transformer.PRESETS),
-    "convolutional": Architecture(ConvolutionalConfig, ConvolutionalSeq2Seq, convolutional.PRESETS),
-    "rnn": _recurrent("rnn", **_FIXED_CONTEXT),
-    "gru": _recurrent("gru", **_FIXED_CONTEXT),
-    "lstm": _recurrent("lstm", **_FIXED_CONTEXT),
-    "rnn-attention": _recurrent("rnn"),
-    "gru-attention": _recurrent("gru"),
-    "lstm-attention": _recurrent("lstm"),
-}
+ARCHITECTURES: Registry[Architecture] = Registry(
+    "architecture",
+    {
+        "transformer": Architecture(TransformerConfig, Transformer, transformer.PRESETS),
+        "convolutional": Architecture(ConvolutionalConfig, ConvolutionalSeq2Seq, convolutional.PRESETS),
+        "rnn": _recurrent("rnn", **_FIXED_CONTEXT),
+        "gru": _recurrent("gru", **_FIXED_CONTEXT),
+        "lstm": _recurrent("lstm", **_FIXED_CONTEXT),
+        "rnn-attention": _recurrent("rnn"),
+        "gru-attention": _recurrent("gru"),
+        "lstm-attention": _recurrent("lstm"),
+    },
+)
 """The Transformer comes first, as recipes mean it unless they say otherwise; then its ancestors, the nearest first."""

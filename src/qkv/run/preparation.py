@@ -1,13 +1,12 @@
 """What must lie in the run directory before the first step: configuration, tokenizers, encoded pairs."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from qkv.config.loading import model_options, spelled_out
-from qkv.config.schema import Config, FilesConfig
+from qkv.config.schema import Config
 from qkv.errors import UserError
 from qkv.files import new_directory, remove_directory, write_text
 from qkv.nn.architectures import ARCHITECTURES
@@ -44,21 +43,14 @@ def pair_files(config: Config, name: str) -> PairFiles:
     """Where the pairs called `name` (train, validation, test) are, below data.root.
 
     Raises:
-        UserError: if the recipe does not say, or says it wrongly.
+        UserError: if the recipe does not say.
     """
-    files: FilesConfig | None = getattr(config.data, name)
+    files: PairFiles | None = getattr(config.data, name)
     if files is None:
         raise UserError(
             f"data.{name} is not set: say data.{name}=FILE.tsv, or data.{name}.source= and data.{name}.target="
         )
-    said = files.model_dump(exclude_none=True)
-    for key in ("path", "source", "target"):
-        if key in said:
-            said[key] = os.path.join(config.data.root, said[key])
-    try:
-        return PairFiles.of(said)
-    except UserError as error:
-        raise UserError(f"data.{name}: {error}") from None
+    return files.below(config.data.root)
 
 
 def prepare(config: Config, *, resume: bool) -> Prepared:
@@ -180,7 +172,7 @@ def _tokenizers(run: Run, config: Config) -> Tokenizers:
     pairs = _counted(read_pairs(pair_files(config, "train")), "learning the tokenizer")
     try:
         with new_directory(run.tokenizer_path) as new:
-            return Tokenizers.learn(pairs, new, config.tokenizer.settings(), seed=config.seed)
+            return Tokenizers.learn(pairs, new, config.tokenizer, seed=config.seed)
     except OSError as error:
         raise UserError(f"{run.tokenizer_path}: cannot be written ({error.strerror or error})") from None
 

@@ -3,7 +3,7 @@
 import base64
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class Subject:
             "model": type(model).__name__,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "heads": head_counts(model),
-            "options": asdict(self.translator.options),
+            "options": self.translator.options.model_dump(),
             "methods": list(METHODS),
         }
 
@@ -83,7 +83,7 @@ class Subject:
                 [seen] = record_pairs(self.translator, [(ids, output)], candidates=CANDIDATES)
             intact = None
             if look.off:
-                [best, *_], _ = self.translator.search_recorded(ids, replace(look.options, n_best=1), prefix)
+                [best, *_], _ = self.translator.search_recorded(ids, look.options.changed(n_best=1), prefix)
                 intact = self._output(best)
         return {
             "source": self._tokens(ids, source=True),

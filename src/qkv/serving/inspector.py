@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -111,7 +110,7 @@ def _look(subject: Subject, question: Question) -> Look:
     beam = max(question.n_best, options.beam if question.beam is None else question.beam)
     penalty = options.length_penalty if question.length_penalty is None else question.length_penalty
     off = [Head(head.kind, head.layer, head.head) for head in question.off]
-    options = replace(options, beam=beam, n_best=question.n_best, length_penalty=penalty)
+    options = options.changed(beam=beam, n_best=question.n_best, length_penalty=penalty)
     return Look(question.source, options, question.prefix, off, question.show)
 
 

@@ -1,22 +1,22 @@
-"""Pairs of strings, read from files one at a time.
+"""Pairs of strings, read from files one at a time, so that a corpus may be larger than memory.
 
-Two aligned text files (line n of one belongs to line n of the other), TSV, JSON Lines and Parquet
-are read as streams, so a corpus may be larger than memory. A fault in a file is a `UserError` that names
-the file and, where there is one, the line.
+A fault in a file is a `UserError` that names the file and, where there is one, the line.
 """
 
-import json
+import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from qkv.errors import UserError
-
-FORMATS = ("tsv", "jsonl", "parquet")
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+from qkv.settings import OneOf, Section
+from qkv.text.formats import FORMATS
+from qkv.text.formats.aligned import read_aligned
+from qkv.text.formats.contract import Format
+from qkv.text.lines import check_readable, decoded, lines_of
 
 
 class Pair(NamedTuple):
@@ -26,71 +26,69 @@ class Pair(NamedTuple):
     target: str
 
 
-@dataclass(frozen=True)
-class PairFiles:
-    """Where pairs lie: one file in `path`, or two aligned text files in `source` and `target`.
+def _number_as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
 
-    Args:
-        path: a TSV, JSON Lines or Parquet file that holds both sides.
-        source: a text file with one source a line; goes with `target`.
-        target: a text file with one target a line.
-        format: "tsv", "jsonl" or "parquet"; taken from the suffix of `path` if left out.
-        source_column: the column (or JSON key) of the source; default "source", in TSV the number 0.
-        target_column: the column (or JSON key) of the target; default "target", in TSV the number 1.
 
-    Raises:
-        UserError: these values do not fit together.
-    """
+Column = Annotated[str, BeforeValidator(_number_as_text)]
 
-    path: str | Path | None = None
-    source: str | Path | None = None
-    target: str | Path | None = None
-    format: str | None = None
-    source_column: str | int | None = None
-    target_column: str | int | None = None
 
-    def __post_init__(self) -> None:
-        if self.path is not None and (self.source is not None or self.target is not None):
-            raise UserError("pairs: give either 'path' (one file) or 'source' and 'target' (two), not both")
-        if self.path is None and (self.source is None or self.target is None):
-            raise UserError("pairs: give 'path' (one file), or both 'source' and 'target' (two aligned files)")
-        if self.format is not None and self.format not in FORMATS:
-            raise UserError(f"pairs: unknown format {self.format!r}; choose from {', '.join(FORMATS)}")
-        if self.path is None and (self.format, self.source_column, self.target_column) != (None, None, None):
-            raise UserError("pairs: 'format' and columns belong to 'path'; aligned text files have none")
+class PairFiles(Section):
+    """Pairs on disk: two aligned text files, or one file that holds both sides."""
 
+    path: str | None = Field(None, description="one file with both sides; its suffix tells the format")
+    source: str | None = Field(None, description="a text file, one source sequence a line")
+    target: str | None = Field(None, description="a text file, one target sequence a line, aligned with the source")
+    format: Annotated[str, OneOf("format", FORMATS)] | None = Field(None, description="if the suffix does not tell")
+    source_column: Column | None = Field(
+        None, description="TSV: a number, counted from 0 (0); JSONL, Parquet: a name (source)"
+    )
+    target_column: Column | None = Field(
+        None, description="TSV: a number, counted from 0 (1); JSONL, Parquet: a name (target)"
+    )
+
+    @model_validator(mode="before")
     @classmethod
-    def of(cls, files: "PairFiles | dict[str, Any] | str | Path") -> "PairFiles":
-        """`files` itself, or built from a mapping of its fields (as in a recipe) or the path of one file."""
-        if isinstance(files, PairFiles):
-            return files
-        if isinstance(files, dict):
-            known = [field.name for field in fields(cls)]
-            for key in files:
-                if key not in known:
-                    nearest = get_close_matches(str(key), known, n=1) or [", ".join(known)]
-                    raise UserError(f"pairs: unknown key {key!r}; did you mean {nearest[0]}?")
-            return cls(**files)
-        return cls(path=files)
+    def _path_alone(cls, said: Any) -> Any:
+        return {"path": said} if isinstance(said, str | os.PathLike) else said
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "PairFiles":
+        if self.path is not None and (self.source is not None or self.target is not None):
+            raise ValueError("pairs: give either 'path' (one file) or 'source' and 'target' (two), not both")
+        if self.path is None and (self.source is None or self.target is None):
+            raise ValueError("pairs: give 'path' (one file), or both 'source' and 'target' (two aligned files)")
+        if self.path is None and (self.format, self.source_column, self.target_column) != (None, None, None):
+            raise ValueError("pairs: 'format' and columns belong to 'path'; aligned text files have none")
+        return self
+
+    def below(self, root: str) -> "PairFiles":
+        """The same files, their paths taken from a directory."""
+        paths = {name: getattr(self, name) for name in ("path", "source", "target")}
+        return self.changed(**{name: os.path.join(root, path) for name, path in paths.items() if path is not None})
 
 
 def read_pairs(files: PairFiles | dict[str, Any] | str | Path) -> Iterator[Pair]:
     """The pairs in `files`, in order, one at a time. Only line ends are stripped; empty lines are kept as "".
+
+    Args:
+        files: or a mapping of what `PairFiles` takes, or the path of one file.
 
     Raises:
         UserError: at once, if a file is missing or its format unknown; while reading, if two files differ in
             length, a line is not UTF-8, a column or key is missing, or there is no pair at all.
     """
     files = PairFiles.of(files)
+    paths = [Path(path) for path in (files.path, files.source, files.target) if path is not None]
     if files.path is None:
-        paths = [Path(path) for path in (files.source, files.target) if path is not None]
-        pairs = _read_aligned(*paths)
+        pairs = read_aligned(*paths)
     else:
-        paths = [Path(files.path)]
-        pairs = _read_table(files, paths[0])
+        file_format = _format_of(paths[0]) if files.format is None else FORMATS[files.format]
+        said = zip((files.source_column, files.target_column), file_format.columns, strict=True)
+        pairs = file_format.read(paths[0], *(default if column is None else column for column, default in said))
     for path in paths:
-        _check_file(path)
-    return _not_empty(pairs, paths)
+        check_readable(path)
+    return _not_empty(map(Pair._make, pairs), paths)
 
 
 def read_lines(file: str | Path | Iterable[bytes]) -> Iterator[str]:
@@ -100,9 +98,9 @@ def read_lines(file: str | Path | Iterable[bytes]) -> Iterator[str]:
         UserError: at once, if the file is missing; while reading, if a line is not UTF-8.
     """
     if not isinstance(file, str | Path):
-        return _decoded(file, "standard input")
-    _check_file(Path(file))
-    return _decoded_lines(Path(file))
+        return decoded(file, "standard input")
+    check_readable(Path(file))
+    return lines_of(Path(file))
 
 
 def group_references(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[list[str]]]:
@@ -116,32 +114,11 @@ def group_references(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[
     return list(references), list(references.values())
 
 
-def _check_file(path: Path) -> None:
-    try:
-        with path.open("rb"):
-            pass
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _decoded_lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
-        yield from _decoded(file, str(path))
-
-
-def _decoded(file: Iterable[bytes], name: str) -> Iterator[str]:
-    # Bytes are split at "\n" alone: str.splitlines would also split at form feeds, U+2028 and others.
-    for number, line in enumerate(file, start=1):
-        if number == 1:
-            line = line.removeprefix(BYTE_ORDER_MARK)
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            fault = f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}"
-            raise UserError(f"{name}:{number}: not valid UTF-8 ({fault}); convert it to UTF-8") from None
-        yield text.removesuffix("\n").removesuffix("\r")
+def _format_of(path: Path) -> Format:
+    for known in FORMATS.values():
+        if path.suffix.lower() in known.suffixes:
+            return known
+    raise UserError(f"{path}: the suffix does not tell the format; set 'format' to {', '.join(FORMATS)}")
 
 
 def _not_empty(pairs: Iterator[Pair], paths: list[Path]) -> Iterator[Pair]:
@@ -149,93 +126,3 @@ def _not_empty(pairs: Iterator[Pair], paths: list[Path]) -> Iterator[Pair]:
     if first is None:
         raise UserError(f"{' and '.join(map(str, paths))}: no pairs in it; the corpus is empty")
     yield from chain([first], pairs)
-
-
-def _read_aligned(source_path: Path, target_path: Path) -> Iterator[Pair]:
-    sources, targets = _decoded_lines(source_path), _decoded_lines(target_path)
-    count = 0
-    while True:
-        source, target = next(sources, None), next(targets, None)
-        if source is None and target is None:
-            return
-        if source is None or target is None:
-            longest = count + 1 + sum(1 for _ in chain(sources, targets))
-            lines = (count, longest) if source is None else (longest, count)
-            raise UserError(
-                f"{source_path} has {lines[0]} lines but {target_path} has {lines[1]}; "
-                "aligned files need the same number of lines"
-            )
-        yield Pair(source, target)
-        count += 1
-
-
-def _read_table(files: PairFiles, path: Path) -> Iterator[Pair]:
-    kind = files.format or path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise UserError(f"{path}: the suffix does not tell the format; set 'format' to {', '.join(FORMATS)}")
-    if kind == "tsv":
-        return _read_tsv(path, _column_number(files.source_column, 0), _column_number(files.target_column, 1))
-    source = "source" if files.source_column is None else str(files.source_column)
-    target = "target" if files.target_column is None else str(files.target_column)
-    return (_read_jsonl if kind == "jsonl" else _read_parquet)(path, source, target)
-
-
-def _column_number(column: str | int | None, default: int) -> int:
-    if column is None:
-        return default
-    if isinstance(column, bool) or not str(column).isdecimal():
-        raise UserError(f"pairs: a TSV column is a number counted from 0, not {column!r}")
-    return int(column)
-
-
-def _read_tsv(path: Path, source: int, target: int) -> Iterator[Pair]:
-    needed = max(source, target) + 1
-    for number, line in enumerate(_decoded_lines(path), start=1):
-        columns = line.split("\t")
-        if len(columns) < needed:
-            raise UserError(f"{path}:{number}: {needed} tab-separated columns needed, found {len(columns)}")
-        yield Pair(columns[source], columns[target])
-
-
-def _read_jsonl(path: Path, source: str, target: str) -> Iterator[Pair]:
-    for number, line in enumerate(_decoded_lines(path), start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}:{number}: a JSON object is needed, found {line.strip()[:40]!r}")
-        for key in (source, target):
-            if not isinstance(record.get(key), str):
-                found = f"keys: {', '.join(record)}" if key not in record else f"it is {record[key]!r}"
-                raise UserError(f"{path}:{number}: no text under the key {key!r} ({found})")
-        pair = Pair(record[source], record[target])
-        try:
-            "".join(pair).encode("utf-8")
-        except UnicodeEncodeError:  # JSON can spell half a surrogate pair, which is no character
-            raise UserError(f"{path}:{number}: a lone surrogate (\\ud800 to \\udfff) is not text") from None
-        yield pair
-
-
-def _read_parquet(path: Path, source: str, target: str) -> Iterator[Pair]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(f"{path}: reading Parquet needs pyarrow; run: pip install 'qkv[parquet]'") from None
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path}: not a Parquet file ({error})") from None
-    with file:
-        columns = file.schema_arrow.names
-        for column in (source, target):
-            if column not in columns:
-                raise UserError(f"{path}: no column {column!r}; its columns are {', '.join(columns)}")
-        row = 0
-        for batch in file.iter_batches(columns=list({source, target})):
-            for pair in zip(batch.column(source).to_pylist(), batch.column(target).to_pylist(), strict=True):
-                row += 1
-                if not all(isinstance(text, str) for text in pair):
-                    raise UserError(f"{path}: row {row}: text needed in {source!r} and {target!r}, found {pair}")
-                yield Pair(*pair)

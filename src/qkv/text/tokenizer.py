@@ -11,12 +11,9 @@ varied), for "bpe" the probability that a merge is dropped (Provilkov et al. 202
 import heapq
 import io
 import json
-import os
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, SupportsInt, TypeVar
@@ -24,73 +21,17 @@ from typing import Any, SupportsInt, TypeVar
 import sentencepiece
 
 from qkv.errors import UserError
+from qkv.files import write_bytes
 from qkv.text.corpus import Pair
 from qkv.text.sampling import BpeSampler, UnigramSampler
+from qkv.text.tokenizer_settings import UNAMBIGUOUS, SideSettings, TokenizerSettings
 
-KINDS = ("unigram", "bpe", "char", "word")
-UNAMBIGUOUS = ("char", "word")  # there is one way to cut a text into these
-OF_ONE_SIDE = ("kind", "vocab_size", "normalization", "character_coverage")
-NORMALIZATIONS = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
-SPECIALS = 4  # pad, bos, eos, unk
 LEARN_FROM = 1_000_000  # pairs; more hardly change the vocabulary
 LEARN_FROM_CHARACTERS = 50_000_000  # all of them must fit into memory: "unigram" takes 20 bytes for each
 SPACE = "▁"  # how SentencePiece writes a space; a word begins with one
 LONGEST_LINE = 1 << 16  # bytes; SentencePiece leaves longer lines out when learning
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class TokenizerSettings:
-    """What a recipe says about the tokenizers.
-
-    Args:
-        kind: "unigram", "bpe", "char" or "word".
-        vocab_size: pieces including the four special ones; fewer if the text does not hold so many.
-        joint: one tokenizer for both sides (needed to tie source and target embeddings), or one for each.
-        sampling: 0 for the one best segmentation; otherwise see the head of this module.
-        normalization: what SentencePiece does to characters first: "identity", "nfkc", "nmt_nfkc", or these
-            with "_cf" (case folded, hence lower case).
-        character_coverage: share of the text's characters that get a piece of their own; the rest are `unk`.
-        source: other values of kind, vocab_size, normalization or character_coverage for the source;
-            needs joint=False.
-        target: the same for the target.
-
-    Raises:
-        UserError: a value is out of range.
-    """
-
-    kind: str = "unigram"
-    vocab_size: int = 8000
-    joint: bool = True
-    sampling: float = 0.0
-    normalization: str = "identity"
-    character_coverage: float = 1.0
-    source: dict[str, Any] | None = None
-    target: dict[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        _check_choice("kind", self.kind, KINDS)
-        _check_choice("normalization", self.normalization, NORMALIZATIONS)
-        if self.vocab_size <= SPECIALS:
-            raise UserError(f"tokenizer: vocab_size is {self.vocab_size}; it counts {SPECIALS} special pieces too")
-        if not 0.0 <= self.sampling <= 1.0:
-            raise UserError(f"tokenizer: sampling is {self.sampling}; it lies between 0 (off) and 1")
-        if not 0.0 < self.character_coverage <= 1.0:
-            raise UserError(f"tokenizer: character_coverage is {self.character_coverage}; it is above 0, at most 1")
-        if self.joint and (self.source or self.target):
-            raise UserError("tokenizer: settings for one side need joint: false")
-        sides = [self] if self.joint else [self.side("source"), self.side("target")]
-        if self.sampling > 0.0 and all(side.kind in UNAMBIGUOUS for side in sides):
-            raise UserError("tokenizer: sampling needs kind 'unigram' or 'bpe'; the others cut in one way only")
-
-    def side(self, name: str) -> "TokenizerSettings":
-        """What the tokenizer of one side, "source" or "target", is learnt with, its own values filled in."""
-        own = getattr(self, name) or {}
-        for key in own:
-            _check_choice(f"key in {name}", key, OF_ONE_SIDE)
-        # One tokenizer, so "joint"; and sampling plays no part in learning.
-        return replace(self, joint=True, sampling=0.0, source=None, target=None, **own)
 
 
 class Tokenizer:
@@ -115,36 +56,21 @@ class Tokenizer:
         self._samplers: dict[float, UnigramSampler | BpeSampler] = {}
 
     @classmethod
-    def learn(
-        cls,
-        lines: Iterable[str],
-        path: str | Path,
-        *,
-        kind: str,
-        vocab_size: int,
-        character_coverage: float = 1.0,
-        normalization: str = "identity",
-        seed: int = 0,
-    ) -> "Tokenizer":
+    def learn(cls, lines: Sequence[str], path: str | Path, settings: TokenizerSettings) -> "Tokenizer":
         """Learn a model from lines of text; write it to `path`, and its settings to settings.json beside it.
 
-        At most `LEARN_FROM` lines and `LEARN_FROM_CHARACTERS` are used, drawn at random by `seed`. If the text does
-        not hold `vocab_size` different pieces, the vocabulary is as large as it can be.
+        If the text does not hold `vocab_size` different pieces, the vocabulary is as large as it can be.
 
         Raises:
             UserError: there is no text in the lines, or vocab_size is smaller than the number of characters.
         """
-        settings = TokenizerSettings(kind, vocab_size, True, 0.0, normalization, character_coverage)
-        return cls._learn(_sample(lines, len, seed), Path(path), settings)
-
-    @classmethod
-    def _learn(cls, lines: list[str], path: Path, settings: TokenizerSettings) -> "Tokenizer":
+        path = Path(path)
         model = _train(lines, settings)
-        _write(path, model)
-        entry = {name: getattr(settings, name) for name in OF_ONE_SIDE}
+        write_bytes(path, model)
+        entry = {name: getattr(settings, name) for name in SideSettings.key_names()}
         listing = path.parent / "settings.json"
         known = _read_settings(path.parent) if listing.exists() else {}
-        _write(listing, json.dumps(known | {path.name: entry}, indent=2).encode())
+        write_bytes(listing, json.dumps(known | {path.name: entry}, indent=2).encode())
         return cls(model, settings.kind)
 
     @classmethod
@@ -233,6 +159,8 @@ class Tokenizers:
     ) -> "Tokenizers":
         """Learn from pairs, in one pass over them, and write joint.model, or source.model and target.model.
 
+        At most `LEARN_FROM` pairs and `LEARN_FROM_CHARACTERS` are used, drawn at random by `seed`.
+
         Raises:
             UserError: see `Tokenizer.learn`.
         """
@@ -241,11 +169,11 @@ class Tokenizers:
         sources, targets = [pair[0] for pair in sample], [pair[1] for pair in sample]
         (directory / "settings.json").unlink(missing_ok=True)  # without it, nothing half-written is loaded
         if settings.joint:
-            joint = Tokenizer._learn(sources + targets, directory / "joint.model", settings)
+            joint = Tokenizer.learn(sources + targets, directory / "joint.model", settings)
             return cls(joint, joint)
         return cls(
-            Tokenizer._learn(sources, directory / "source.model", settings.side("source")),
-            Tokenizer._learn(targets, directory / "target.model", settings.side("target")),
+            Tokenizer.learn(sources, directory / "source.model", settings.side("source")),
+            Tokenizer.learn(targets, directory / "target.model", settings.side("target")),
         )
 
     @classmethod
@@ -260,13 +188,6 @@ class Tokenizers:
             joint = Tokenizer.load(directory / "joint.model")
             return cls(joint, joint)
         return cls(Tokenizer.load(directory / "source.model"), Tokenizer.load(directory / "target.model"))
-
-
-def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        nearest = get_close_matches(str(value), choices, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(choices)}"
-        raise UserError(f"tokenizer: unknown {what} {value!r}; {hint}")
 
 
 def _sample(items: Iterable[Item], characters: Callable[[Item], int], seed: int) -> list[Item]:
@@ -291,7 +212,7 @@ def _sample(items: Iterable[Item], characters: Callable[[Item], int], seed: int)
     return [item for _, _, item in kept]
 
 
-def _train(lines: list[str], settings: TokenizerSettings) -> bytes:
+def _train(lines: Sequence[str], settings: TokenizerSettings) -> bytes:
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise UserError("tokenizer: there is no text to learn from; every line is empty")
@@ -343,13 +264,3 @@ def _read_settings(directory: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not valid JSON; the file is damaged")
     return settings
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error

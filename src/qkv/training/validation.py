@@ -7,9 +7,8 @@ from itertools import islice
 import torch
 
 from qkv.decoding.engines.torch_engine import TorchEngine
-from qkv.decoding.hypothesis import SearchOptions
 from qkv.devices import autocast
-from qkv.metrics.metrics import METRICS, compute_for_pairs
+from qkv.metrics import METRICS, compute_for_pairs
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.preparation import Prepared, pair_files, validation_corpus
 from qkv.text.batches import collate, plan_batches
@@ -64,7 +63,7 @@ class Validator:
     @property
     def higher_is_better(self) -> bool:
         """Whether a larger value of the metric is a better one."""
-        return self.settings.metric != "loss" and METRICS[self.settings.metric][1]
+        return self.settings.metric != "loss" and METRICS[self.settings.metric].higher_is_better
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Whether `value` of the metric is better than the best so far (None: there is none yet)."""
@@ -106,16 +105,10 @@ class Validator:
         """The best output for each different source."""
         sources = list(dict.fromkeys(pair.source for pair in pairs))
         decoding, precision = self._config.decoding, self._config.training.precision
-        options = SearchOptions(
-            beam=self.settings.beam,
-            length_penalty=decoding.length_penalty,
-            max_length_ratio=decoding.max_length_ratio,
-            max_length_extra=decoding.max_length_extra,
-        )
         translator = Translator(
             model,
             self._tokenizers,
-            options=options,
+            options=decoding.search_options(beam=self.settings.beam),
             batch_tokens=decoding.batch_tokens,
             engine=TorchEngine(model, self._tokenizers, autocast=precision),
         )

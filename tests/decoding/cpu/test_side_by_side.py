@@ -11,7 +11,8 @@ from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.decoding.hypothesis import SearchOptions
 from qkv.nn import Transformer, TransformerConfig
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 
 
 @pytest.fixture

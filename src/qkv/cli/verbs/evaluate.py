@@ -9,9 +9,11 @@ from qkv.cli.verb import Verb
 
 
 def _add(parser: ArgumentParser) -> None:
+    from qkv.metrics import METRICS
+
     add_run(parser)
     add_pairs(parser)
-    parser.add_argument("--metrics", metavar="A,B", help="bleu, chrf, ter, wer, per, cer, residues, exact_match")
+    parser.add_argument("--metrics", metavar="A,B", help=", ".join(METRICS))
     parser.add_argument("--output", metavar="FILE", help="also write the outputs there, one a line")
     parser.add_argument("--json", action="store_true", help="print scores and signatures as JSON")
     add_search(parser)

@@ -39,7 +39,7 @@ class AutomaticEngine:
         self._exported = self._torch_has_seen = _versions(opening.model)
 
     def search(
-        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], None] | None = None
+        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], object] | None = None
     ) -> list[list[Hypothesis]]:
         """See `Engine.search`."""
 

@@ -47,7 +47,7 @@ class Engine(Protocol):
     note: str
 
     def search(
-        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], None] | None = None
+        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], object] | None = None
     ) -> list[list[Hypothesis]]:
         """Search for the best outputs of each source.
 

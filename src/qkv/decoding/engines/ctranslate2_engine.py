@@ -97,7 +97,7 @@ class CTranslate2Engine:
         self._forbidden = [[self._target_names[i]] for i in (special.bos, special.pad) if i not in (special.eos, -1)]
 
     def search(
-        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], None] | None = None
+        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], object] | None = None
     ) -> list[list[Hypothesis]]:
         """See `Engine.search`."""
         if request.prefixes is not None:

@@ -62,7 +62,7 @@ class TorchEngine:
         return self._packing.packed() if self._autocast == "float32" else self._model
 
     def search(
-        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], None] | None = None
+        self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], object] | None = None
     ) -> list[list[Hypothesis]]:
         """See `Engine.search`."""
         sources, model = request.sources, self.model

@@ -69,7 +69,8 @@ export class Attention {
     if (!chosen) return;
     Object.assign(this, { chosen, isOff });
     if (answer !== this.answer) [this.answer, this.cache] = [answer, {}];
-    const maps = (this.cache[chosen.kind] ??= mapsOf(answer, chosen.kind));
+    this.cache[chosen.kind] ??= mapsOf(answer, chosen.kind);
+    const maps = this.cache[chosen.kind];
     this.maps = maps;
     for (const button of this.kindButtons) button.setAttribute("aria-pressed", String(button.dataset.kind === chosen.kind));
     this.caption.textContent = `${KINDS[chosen.kind][0]} attention: ${KINDS[chosen.kind][1]}.`;

@@ -59,7 +59,7 @@ export class Grid {
       const image = new ImageData(canvas.width, canvas.height);
       const weights = this.maps.of(layer, head);
       const largest = weights.reduce((one, other) => Math.max(one, other), 1e-9);
-      weights.forEach((weight, i) => image.data.set([red, green, blue, Math.round((255 * weight) / largest)], 4 * i));
+      for (const [i, weight] of weights.entries()) image.data.set([red, green, blue, Math.round((255 * weight) / largest)], 4 * i);
       canvas.getContext("2d").putImageData(image, 0, 0);
     }
   }

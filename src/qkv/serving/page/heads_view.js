@@ -86,14 +86,14 @@ export class HeadsView {
   lines() {
     const { rows, columns } = this.maps;
     const found = [];
-    let weakest = this.active ? 0.005 : WEAKEST;
+    const weakest = this.active ? 0.005 : WEAKEST;
     const add = (slot, row, column) => {
       const weight = this.matrices[slot][row * columns.length + column];
       if (weight >= weakest) found.push([weight, slot, row, column]);
     };
     this.matrices.forEach((_, slot) => {
-      if (this.active?.side === "left") columns.forEach((_, column) => add(slot, this.active.index, column));
-      else if (this.active) rows.forEach((_, row) => add(slot, row, this.active.index));
+      if (this.active?.side === "left") for (let column = 0; column < columns.length; column++) add(slot, this.active.index, column);
+      else if (this.active) for (let row = 0; row < rows.length; row++) add(slot, row, this.active.index);
       else for (let row = 0; row < rows.length; row++) for (let column = 0; column < columns.length; column++) add(slot, row, column);
     });
     if (found.length <= MOST_LINES) return found;

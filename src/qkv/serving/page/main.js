@@ -44,7 +44,7 @@ function restore() {
   beam.value = asked.beam || beam.defaultValue;
   nBest.value = asked.n || nBest.defaultValue;
   penalty.value = asked.penalty || penalty.defaultValue;
-  runs.forEach((run, i) => run.restore(states[i]));
+  for (const [i, run] of runs.entries()) run.restore(states[i]);
   if (source.value.trim()) translate();
 }
 

@@ -85,7 +85,7 @@ export class Matrix {
       context.fillText(shortened(context, plain(piece)), x, y);
     };
     context.textAlign = "right";
-    this.rows.forEach((piece, row) => name(piece, this.cell?.[0] === row, left - 5, top + (row + 0.5) * size));
+    for (const [row, piece] of this.rows.entries()) name(piece, this.cell?.[0] === row, left - 5, top + (row + 0.5) * size);
     context.textAlign = "left";
     this.columns.forEach((piece, column) => {
       context.save();

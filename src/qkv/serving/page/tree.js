@@ -29,7 +29,7 @@ export class Tree {
     // What is pointed at is told for the moment; what is chosen or focused stays, so that it can be forced.
     this.scroller.addEventListener("pointerover", (event) => this.tell(indexOf(event)));
     this.scroller.addEventListener("pointerleave", () => this.tell(this.pinned));
-    this.scroller.addEventListener("focusin", (event) => this.tell((this.pinned = indexOf(event) ?? this.pinned)));
+    this.scroller.addEventListener("focusin", (event) => this.pin(indexOf(event)));
     this.scroller.addEventListener("click", (event) => this.choose(indexOf(event)));
     this.scroller.addEventListener("keydown", (event) => this.key(event));
     this.enter = roving(this.scroller, "g.node", { next: [], previous: [] });
@@ -88,10 +88,14 @@ export class Tree {
     if (x < scrollLeft || x + WIDE > scrollLeft + clientWidth) this.scroller.scrollLeft = x - clientWidth / 2;
   }
 
+  pin(index) {
+    this.pinned = index ?? this.pinned;
+    this.tell(this.pinned);
+  }
+
   choose(index) {
     if (index === null) return;
-    this.pinned = index;
-    this.tell(index);
+    this.pin(index);
     this.onStep(this.candidates[index].step);
   }
 

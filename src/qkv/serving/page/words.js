@@ -59,7 +59,7 @@ export class Words {
     const maps = mapsOf(answer, "cross");
     const mean = new Float32Array(maps.rows.length * maps.columns.length);
     for (let layer = 0; layer < maps.layers; layer++) {
-      for (let head = 0; head < maps.heads; head++) maps.of(layer, head).forEach((weight, i) => (mean[i] += weight / (maps.layers * maps.heads)));
+      for (let head = 0; head < maps.heads; head++) for (const [i, weight] of maps.of(layer, head).entries()) mean[i] += weight / (maps.layers * maps.heads);
     }
     this.weightsTitle.textContent = "Cross-attention, mean of all layers and heads";
     this.weights.show({ rows: maps.rows, columns: maps.columns, values: mean, label: "Mean cross-attention" });

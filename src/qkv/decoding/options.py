@@ -1,0 +1,45 @@
+"""What a search may be told."""
+
+import torch
+from jaxtyping import Int
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from qkv.settings import Section
+
+
+class SearchDefaults(Section):
+    """How to search, as far as a recipe says so. Lengths count the end of sentence."""
+
+    beam: int = Field(5, ge=1, description="hypotheses carried along; 1: greedy")
+    length_penalty: float = Field(1.0, ge=0, description="score = log-probability / length^penalty")
+    max_length_ratio: float = Field(2.0, ge=0, description="longest output: ratio × source length + extra")
+    max_length_extra: int = Field(10, ge=0, description="see max_length_ratio")
+
+
+class SearchOptions(SearchDefaults):
+    """How to search.
+
+    A length penalty of 0 ranks by the plain log-probability, which favours short outputs; 1 by the mean per token; more
+    favours longer ones.
+
+    Raises:
+        UserError: if a value is impossible, or n_best larger than the beam.
+    """
+
+    n_best: int = Field(1, ge=1, description="hypotheses returned for each sentence")
+
+    @model_validator(mode="after")
+    def _as_many_as_there_are(self) -> "SearchOptions":
+        if self.n_best > self.beam:
+            raise ValueError(f"n_best ({self.n_best}) must not be larger than the beam ({self.beam})")
+        return self
+
+    def length_limits(self, source_lengths: Int[Tensor, " batch"], longest: int | None = None) -> Int[Tensor, " batch"]:
+        """The longest output allowed for each source: at least one token, and never more than `longest`."""
+        limits = (source_lengths * self.max_length_ratio).floor().to(torch.int64) + self.max_length_extra
+        return limits.clamp(min=1, max=longest)
+
+    def score(self, log_probability: float, length: int) -> float:
+        """Rank of a hypothesis of the given length: the higher, the better (0 at best)."""
+        return log_probability / length**self.length_penalty
