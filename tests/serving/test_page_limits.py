@@ -17,7 +17,7 @@ def test_markup_is_text(open_page, served, make_untrained, tmp_path):
     from qkv.serving.examination import Subject
     from qkv.text.corpus import Pair
     from qkv.text.tokenizer import Tokenizers
-from qkv.text.tokenizer_settings import TokenizerSettings
+    from qkv.text.tokenizer_settings import TokenizerSettings
 
     markup = "<img/src=x/onerror=alert(1)>"  # one word, hence one token
     tokenizers = Tokenizers.learn([Pair(markup, f"{markup} ab")], tmp_path, TokenizerSettings(kind="word"))

@@ -64,7 +64,7 @@ def add_search(parser: ArgumentParser) -> None:
 
 def add_engine(parser: ArgumentParser) -> None:
     """What decodes; see `translator_of`."""
-    from qkv.decoding.engines.precisions import PRECISIONS
+    from qkv.decoding.engines import PRECISIONS
     from qkv.decoding.engines.registry import ENGINES
 
     for name, choices in (("--engine", ENGINES), ("--precision", PRECISIONS)):

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from qkv.decoding.engines.registry import ENGINES, PRECISIONS
+from qkv.decoding.engines import PRECISIONS
+from qkv.decoding.engines.registry import ENGINES
 from qkv.decoding.options import SearchDefaults, SearchOptions
 from qkv.metrics import METRICS
 from qkv.nn.architectures import ARCHITECTURES

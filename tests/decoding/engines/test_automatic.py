@@ -8,8 +8,8 @@ import torch
 
 import qkv
 from qkv.cli.main import main
-from qkv.decoding.engines import automatic, ctranslate2_cache
-from qkv.decoding.engines.registry import ENGINES, PRECISIONS
+from qkv.decoding.engines import PRECISIONS, automatic, ctranslate2_cache
+from qkv.decoding.engines.registry import ENGINES
 from qkv.decoding.engines.torch_engine import TorchEngine
 
 ctranslate2 = pytest.importorskip("ctranslate2")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from qkv.decoding.engines import PRECISIONS
 from qkv.decoding.engines.contract import Engine, EngineKind, Opening, Request, title
 from qkv.decoding.engines.ctranslate2_cache import open_engine
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
-from qkv.decoding.engines.precisions import PRECISIONS
 from qkv.decoding.engines.torch_engine import TORCH
 from qkv.decoding.hypothesis import Hypothesis
 from qkv.errors import UserError

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from qkv.decoding.engines.precisions import PRECISIONS
 from qkv.registry import Registry
 
 if TYPE_CHECKING:
@@ -16,5 +15,3 @@ ENGINES: "Registry[EngineKind]" = Registry(
         "ctranslate2": "qkv.decoding.engines.ctranslate2_cache:CTRANSLATE2",
     },
 )
-
-__all__ = ["ENGINES", "PRECISIONS"]

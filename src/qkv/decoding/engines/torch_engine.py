@@ -10,8 +10,8 @@ from qkv.decoding.beam_tree import BeamRecord, BeamTree
 from qkv.decoding.cpu.packing import Packing
 from qkv.decoding.cpu.quantization import quantize
 from qkv.decoding.cpu.side_by_side import side_by_side
+from qkv.decoding.engines import PRECISIONS
 from qkv.decoding.engines.contract import EngineKind, Request
-from qkv.decoding.engines.precisions import PRECISIONS
 from qkv.decoding.hypothesis import Hypothesis, SearchOptions
 from qkv.decoding.scoring import score_targets
 from qkv.decoding.search import search

@@ -1,4 +1,0 @@
-"""What an engine may compute in."""
-
-PRECISIONS = ("float32", "bf16", "fp16", "int8")
-"""What `decoding.precision` may say; each engine has some of them."""
