@@ -8,13 +8,14 @@ from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.errors import UserError
 from qkv.nn import Transformer, TransformerConfig
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizers, TokenizerSettings
+from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import TokenizerSettings
 
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory):
     pairs = [Pair("abcdefgh", "hgfedcba"), Pair("ijklmnop", "ponmlkji")]
-    return Tokenizers.learn(pairs, tmp_path_factory.mktemp("tokenizer"), TokenizerSettings("char", 40))
+    return Tokenizers.learn(pairs, tmp_path_factory.mktemp("tokenizer"), TokenizerSettings(kind="char", vocab_size=40))
 
 
 @pytest.fixture
