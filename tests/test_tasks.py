@@ -1,6 +1,6 @@
 """The first tasks of every article: copy and reverse, learnt from pairs to exact match on sequences never seen.
 
-Each takes well under a minute of one core.
+Each takes well under a minute of one core, which is more than all other tests but a few; so they are marked as slow.
 """
 
 import random
@@ -12,7 +12,7 @@ import pytest
 import qkv
 from qkv.metrics.transcription import EXACT_MATCH
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_shape_checks")]
 
 LETTERS = "abcdefgh"
 TASKS: dict[str, Callable[[str], str]] = {"copy": lambda word: word, "reverse": lambda word: word[::-1]}

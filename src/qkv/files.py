@@ -1,12 +1,13 @@
 """Writing without ever leaving half a file behind."""
 
+import fcntl
 import json
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         OSError: if the disk is full or not writable; the caller knows best what that means.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary, lock = _locked_directory(path)
     try:
         os.chmod(temporary, 0o777 & ~_umask())
         yield temporary
@@ -107,14 +108,42 @@ def new_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        os.close(lock)
+
+
+def _locked_directory(path: Path) -> tuple[Path, int]:
+    """A new directory beside `path`, and the lock that tells `remove_leftovers` that somebody fills it."""
+    while True:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        with suppress(FileNotFoundError):  # removed as a left-over before it was locked
+            lock = os.open(temporary, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks: there, nothing counts as left over
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if temporary.exists():
+                return temporary, lock
+            os.close(lock)
+
+
+def remove_leftovers(directory: Path, *names: str) -> None:
+    """Remove what a killed process left of directories of these names (`step-*`), but nothing that is being written."""
+    for leftover in [path for name in names for path in directory.glob(f".{name}.*")]:
+        with suppress(OSError):  # among others, that somebody has it locked
+            lock = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(leftover, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def remove_directory(path: Path) -> None:
     """It loses its name before its content, so that under its name it is never half there."""
     doomed = path.with_name(f".{path.name}.removed")
-    shutil.rmtree(doomed, ignore_errors=True)
+    if doomed.exists():  # left there when somebody was killed
+        shutil.rmtree(doomed)
     os.replace(path, doomed)
-    shutil.rmtree(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)  # what is left of it goes with other left-overs
 
 
 def point(link: Path, target: Path) -> None:

@@ -21,14 +21,23 @@ def spoken_time(seconds: float) -> str:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """A counter for work of unknown size; it yields a function to be called with the count so far."""
-    with tqdm(desc=what, unit=" pairs", disable=not sys.stderr.isatty(), leave=False, delay=1.0) as bar:
+def bar(
+    total: float | None, unit: str, show: bool = True, *, what: str | None = None, delay: float = 0.0
+) -> Iterator[Callable[..., None]]:
+    """A bar on standard error, or a counter where the total is None; nothing if that is no terminal.
 
-        def count(total: int) -> None:
-            bar.update(total - bar.n)
+    It yields `advance(count, what=None)`, which moves it on, and says anew what is being done if that is given.
+    """
+    with tqdm(
+        total=total, unit=f" {unit}", desc=what, delay=delay, leave=total is not None, disable=None if show else True
+    ) as shown:
 
-        yield count
+        def advance(count: float, what: str | None = None) -> None:
+            if what is not None:
+                shown.set_description(what)
+            shown.update(count)
+
+        yield advance
 
 
 class TrainingProgress:

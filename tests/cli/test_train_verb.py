@@ -67,7 +67,7 @@ def test_train_refuses_faulty_input_in_one_line_and_writes_nothing(recipe, tmp_p
     assert said("stray").startswith("'stray': an override is written key=value")
     assert said(f"run={existing}").startswith(f"{existing}: exists already; go on with `qkv train --resume {existing}`")
     assert said(f"run={tmp_path}/file").startswith(f"{tmp_path}/file: exists already")
-    assert said(f"run={tmp_path}/file/run").startswith(f"{tmp_path}/file/run/config.yaml: cannot be written")
+    assert said(f"run={tmp_path}/file/run").startswith(f"{tmp_path}/file/run: cannot be written")
     assert said(of=yaml).startswith(f"{yaml}:3: not valid YAML")
     assert said(of=tmp_path / "no.yaml") == f"{tmp_path}/no.yaml: no such recipe"
     assert said(of=existing).startswith(f"{existing}: a directory, not a recipe; to go on with a run: qkv train --res")

@@ -33,7 +33,9 @@ from qkv.run.checkpoint import (
     using_weights,
     weights_of,
 )
+from qkv.run.description import describe
 from qkv.run.directory import Run
+from qkv.training.records import Records
 from qkv.training.trainer import resume, train
 
 OPTIONS = TransformerConfig(10, d_model=8, num_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1)
@@ -118,6 +120,34 @@ def test_damaged_tensors(tmp_path, file, damage):
             load_model(tmp_path / "c")
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_flipped_bit_is_noticed(tmp_path, file):
+    """In a weight it would change outputs, and say nothing."""
+    save(tmp_path / "c")
+    path = tmp_path / "c" / file
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    read = {"model.safetensors": load_model, "state.json": read_state}
+    with pytest.raises(UserError, match=rf"{file}"):
+        read.get(file, lambda directory: read_tensors(directory / file))(tmp_path / "c")
+
+
+@pytest.mark.parametrize("manifest", [None, "{", "[]", "{}", '{"sha256": 3}'])
+def test_a_manifest_may_be_missing_but_not_damaged(tmp_path, manifest):
+    """Checkpoints of before there were checksums have none."""
+    saved = save(tmp_path / "c")
+    path = tmp_path / "c" / "manifest.json"
+    if manifest is None:
+        path.unlink()
+        assert same(weights_of(load_model(tmp_path / "c")), weights_of(saved))
+    else:
+        path.write_text(manifest)
+        with pytest.raises(UserError, match=r"manifest\.json: damaged"):
+            load_model(tmp_path / "c")
+
+
+@pytest.mark.parametrize("has_manifest", [True, False])
 @pytest.mark.parametrize(
     "text",
     [
@@ -135,8 +165,10 @@ def test_damaged_tensors(tmp_path, file, damage):
         '{"format": 2, "architecture": "transformer", "model": {}, "training": {}}',
     ],
 )
-def test_damaged_description(tmp_path, text):
+def test_damaged_description(tmp_path, text, has_manifest):
     save(tmp_path / "c")
+    if not has_manifest:
+        (tmp_path / "c" / "manifest.json").unlink()
     (tmp_path / "c" / "state.json").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=str(tmp_path / "c")):
         load_model(tmp_path / "c")
@@ -145,6 +177,7 @@ def test_damaged_description(tmp_path, text):
 @pytest.mark.parametrize("training", ["[]", '{"steps": 3}', "3", "null"])
 def test_damaged_training_state(tmp_path, training):
     save(tmp_path / "c")
+    (tmp_path / "c" / "manifest.json").unlink()
     path = tmp_path / "c" / "state.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"training": json.loads(training)}))
     with pytest.raises(UserError, match=r"state\.json"):
@@ -182,8 +215,9 @@ def test_resuming_from_a_checkpoint_of_another_shape(recipe, changes):
     """It is refused, and the run stays as good as it was."""
     run = train(recipe(training={"steps": 2}), progress=False)
     before = content(run.path)
-    with pytest.raises(UserError, match="step-00000002: of another"):
-        resume(run.path, [f"model.{key}={value}" for key, value in changes.items()], progress=False)
+    (key, value), *_ = changes.items()
+    with pytest.raises(UserError, match=rf"^model\.{key} is \d+ in .* and cannot become {value}: it was made"):
+        resume(run.path, [f"model.{key}={value}"], progress=False)
     assert content(run.path) == before
 
 
@@ -350,11 +384,56 @@ def test_left_overs_of_killed_writes_go(tmp_path):
     assert [path.name for path in run.checkpoints_path.iterdir()] == ["step-00000002"]
 
 
+def test_what_average_is_writing_stays(tmp_path, monkeypatch):
+    """Training may prune at any moment."""
+    run = a_run(tmp_path, [1, 2])
+    write = checkpoint_module.write_manifest
+
+    def pruned_meanwhile(directory: Path) -> None:
+        prune(run, 1)
+        write(directory)
+
+    monkeypatch.setattr(checkpoint_module, "write_manifest", pruned_meanwhile)
+    (run.checkpoints_path / ".ipynb_checkpoints").mkdir()
+    averaged = average_run(run, 2)
+    assert load_model(averaged).config == OPTIONS
+    assert (run.checkpoints_path / ".ipynb_checkpoints").is_dir(), "not ours"
+
+
 def test_a_damaged_old_checkpoint_is_in_nobodys_way(tmp_path):
     run = a_run(tmp_path, [1, 2, 3])
     (run.checkpoint_path(1) / "state.json").write_text("{")
     prune(run, 2)
     assert left(run) == [2, 3]
+
+
+# What is said of a run
+
+
+def test_buffers_are_no_parameters(recipe):
+    run = train(recipe(model={"norm": "batch"}, training={"steps": 1}), progress=False)
+    expected = sum(parameter.numel() for parameter in load_model(run.find_checkpoint()).parameters())
+    stored = sum(tensor.numel() for tensor in load_file(run.find_checkpoint() / "model.safetensors").values())
+    assert stored > expected, "there are buffers"
+    assert f"transformer, {expected:,} parameters" in describe(run)
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    records = Records(Run(tmp_path), 0)
+    records.add("train", 1, gradient_norm=float("inf"), loss=float("nan"))
+    records.close()
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert Run(tmp_path).metrics() == [{"event": "train", "step": 1, "gradient_norm": None, "loss": None}]
+
+
+@pytest.mark.parametrize("line", ["{", "\xff", "[]", '{"event": "train"}', "3"])
+def test_a_damaged_line_is_named(tmp_path, line):
+    whole = '{"event": "train", "step": 1}\n'
+    (tmp_path / "metrics.jsonl").write_text(f"{whole}{line}\n{whole}", encoding="latin-1")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: damaged; mend or remove this line"):
+        Run(tmp_path).metrics()
+    (tmp_path / "metrics.jsonl").write_text(f"{whole}{line}", encoding="latin-1")
+    assert len(Run(tmp_path).metrics()) == 1, "cut off by a crash"
 
 
 # Nothing executable
@@ -377,6 +456,7 @@ def test_no_pickle_anywhere():
 def test_a_checkpoint_is_tensors_and_json(tmp_path):
     save(tmp_path / "c")
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "manifest.json",
         "model.safetensors",
         "optimizer.safetensors",
         "state.json",

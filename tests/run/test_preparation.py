@@ -63,6 +63,15 @@ def test_an_empty_directory_may_become_a_run(recipe, tmp_path):
     prepare(load_config(recipe()), resume=False)
 
 
+@pytest.mark.parametrize("file", ["tokenizer/joint.model", "tokenizer/settings.json", "encoded/train/source.ids"])
+def test_what_is_prepared_is_checked(recipe, file):
+    """A tokenizer by its checksum; encoded pairs, which may be many gigabytes, by their size."""
+    path = prepare(load_config(recipe()), resume=False).run.path / file
+    path.write_bytes(path.read_bytes().replace(b"a", b"b", 1) + b"\n")
+    with pytest.raises(UserError, match=r"damaged"):
+        prepare(load_config(recipe()), resume=True)
+
+
 @pytest.mark.parametrize("what", ["a file in the directory", "a file of that name"])
 def test_what_exists_is_left_alone(recipe, tmp_path, what):
     path = tmp_path / "run"

@@ -125,13 +125,6 @@ def test_a_failure_leaves_the_old_corpus_alone(tmp_path, tokenizers):
     assert len(write_encoded(tmp_path / "train", PAIRS[:5], tokenizers, max_length=100)) == 5
 
 
-def test_progress_counts_the_pairs_read(tmp_path, tokenizers, monkeypatch):
-    monkeypatch.setattr(encoded, "PAIRS_AT_ONCE", 8)
-    seen = []
-    write_encoded(tmp_path / "train", PAIRS, tokenizers, max_length=30, progress=seen.append)
-    assert seen == [8, 16, 20]
-
-
 def test_a_disk_that_cannot_be_written(tmp_path, tokenizers):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):

@@ -2,16 +2,22 @@
 
 import itertools
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from qkv.config.schema import TrainingConfig
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.text.batches import Batch, pad
 from qkv.training import gradient as gradient_module
+from qkv.training import loss as loss_module
 from qkv.training.gradient import Gradient
 from qkv.training.optimization import Optimization
 from qkv.training.trainer import resume, train
@@ -82,19 +88,46 @@ def test_parts_equal_the_whole(two_threads, architecture, options, threads, padd
 
 def test_parts_are_computed_at_once_each_by_one_thread(two_threads, monkeypatch):
     both = threading.Barrier(2, timeout=20)  # lets nobody pass who is alone
-    seen, compute = [], gradient_module.batch_loss
+    seen, compute = [], loss_module.batch_loss
 
     def watched(*given: Any) -> Any:
         both.wait()
         seen.append((threading.get_ident(), torch.get_num_threads(), given[1].num_target_tokens))
         return compute(*given)
 
-    monkeypatch.setattr(gradient_module, "batch_loss", watched)
+    monkeypatch.setattr(loss_module, "batch_loss", watched)
     whole = batch(1)
     computed(gradient_of("transformer", num_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1), [whole], threads=2)
     assert len({thread for thread, _, _ in seen}) == 2
     assert {threads for _, threads, _ in seen} == {1}
     assert sum(tokens for _, _, tokens in seen) == whole.num_target_tokens
+
+
+@pytest.fixture
+def process_group(tmp_path) -> Iterator[None]:
+    """Of one process, by files: what DDP and FSDP need to be put around a module."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("architecture", ["transformer", "lstm-attention"])
+def test_what_training_calls_may_be_wrapped(two_threads, process_group, architecture):
+    """DDP or fully_shard around `forward`: the same loss and gradient, and the batch is not shared out to threads."""
+    options = {"num_heads": 2, "d_ff": 16} if architecture == "transformer" else {}
+    plain, wrapped, sharded = (
+        gradient_of(architecture, encoder_layers=1, decoder_layers=1, **options) for _ in range(3)
+    )
+    expected = computed(plain, [batch(1), batch(2)], threads=1)
+    wrapped.learner = DistributedDataParallel(wrapped.learner)
+    fully_shard(sharded.learner, mesh=init_device_mesh("cpu", (1,)))
+    for gradient in (wrapped, sharded):
+        gradients, *losses = computed(gradient, [batch(1), batch(2)], threads=2)
+        assert losses == pytest.approx(expected[1:], rel=1e-9)
+        for found, one in zip(gradients, expected[0], strict=True):
+            whole = found.full_tensor() if isinstance(found, DTensor) else found
+            torch.testing.assert_close(whole, one, atol=1e-12, rtol=0)
+    assert any(isinstance(parameter, DTensor) for parameter in sharded.learner.parameters())
 
 
 def test_chance_does_not_depend_on_who_comes_first(two_threads):
@@ -103,7 +136,7 @@ def test_chance_does_not_depend_on_who_comes_first(two_threads):
 
     def once(seed: int, last_first: bool) -> tuple[list[torch.Tensor | None], torch.Tensor]:
         turn = threading.Event()
-        compute = gradient_module.batch_loss
+        compute = loss_module.batch_loss
 
         def in_turn(model: Any, part: Batch, smoothing: float) -> Any:
             is_first = torch.equal(part.source[0], whole.source[0, : part.source.shape[1]])
@@ -114,7 +147,7 @@ def test_chance_does_not_depend_on_who_comes_first(two_threads):
             return loss
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gradient_module, "batch_loss", in_turn)
+            patch.setattr(loss_module, "batch_loss", in_turn)
             torch.manual_seed(seed)
             gradients, *_ = computed(gradient, [whole], threads=2)
         return gradients, torch.get_rng_state()
@@ -137,8 +170,8 @@ def test_rows_that_depend_on_others_or_on_chance_in_torch_stay_together(
     two_threads, monkeypatch, architecture, options
 ):
     gradient, calls = gradient_of(architecture, torch.float32, **options), []
-    compute = gradient_module.batch_loss
-    monkeypatch.setattr(gradient_module, "batch_loss", lambda *given: calls.append(given[1]) or compute(*given))
+    compute = loss_module.batch_loss
+    monkeypatch.setattr(loss_module, "batch_loss", lambda *given: calls.append(given[1]) or compute(*given))
     whole = batch(1)
     computed(gradient, [whole], threads=2)
     assert calls == [whole]
@@ -158,7 +191,7 @@ def test_a_fault_in_a_part_surfaces_and_the_threads_are_as_before(two_threads, m
     def faulty(model: Any, part: Batch, smoothing: float) -> Any:
         raise KeyError("in a part")
 
-    monkeypatch.setattr(gradient_module, "batch_loss", faulty)
+    monkeypatch.setattr(loss_module, "batch_loss", faulty)
     gradient = gradient_of("convolutional", encoder_layers=1, decoder_layers=1)
     with pytest.raises(KeyError, match="in a part"):
         gradient.add([batch(1)])

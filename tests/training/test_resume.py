@@ -25,7 +25,7 @@ from qkv.errors import UserError
 from qkv.run import checkpoint as checkpoint_module
 from qkv.run.checkpoint import read_state
 from qkv.run.directory import Run
-from qkv.training import gradient as gradient_module
+from qkv.training import loss as loss_module
 from qkv.training import trainer as trainer_module
 from qkv.training.trainer import resume, train
 
@@ -119,14 +119,14 @@ def remove_half(path: Path, *_: object) -> None:
 
 PLACES = [
     # in a step: the first one, and some in mid-epoch and in mid-accumulation
-    *(("short", Place(gradient_module, "batch_loss", call)) for call in (1, 10, 40)),
-    ("epochs", Place(gradient_module, "batch_loss", 21)),
+    *(("short", Place(loss_module, "batch_loss", call)) for call in (1, 10, 40)),
+    ("epochs", Place(loss_module, "batch_loss", 21)),
     # before something that was written takes its name: tokenizers, encoded pairs, checkpoints, links to the best one
     *(("short", Place(os, "replace", call)) for call in (3, 4, 5, 9, 10, 12, 13, 17, 18)),
     # in the middle of a checkpoint's weights, and of the rest of it
     *(("short", Place(checkpoint_module, "save_file", call, write_half)) for call in (1, 8)),
     # in the middle of removing an old checkpoint, or the encoded pairs of an old epoch
-    *(("short", Place(shutil, "rmtree", call, remove_half)) for call in (5, 10)),
+    *(("short", Place(shutil, "rmtree", call, remove_half)) for call in (2, 5)),
     # after the last step
     ("short", Place(trainer_module, "average_run", 1)),
     ("patience", Place(trainer_module, "average_run", 1)),

@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from qkv.decoding.engines import PRECISIONS
 from qkv.decoding.engines.registry import ENGINES
@@ -14,6 +14,9 @@ from qkv.nn.architectures import ARCHITECTURES
 from qkv.settings import OneOf, Section
 from qkv.text.corpus import PairFiles
 from qkv.text.tokenizer_settings import TokenizerSettings
+
+VERSION = 1
+"""Of recipes and run directories. Before 1 they carried none, and are read alike; see docs/versioning.md."""
 
 
 def parse_duration(value: Any) -> Any:
@@ -153,6 +156,7 @@ class EvaluationConfig(Section):
 class Config(Section):
     """A whole recipe."""
 
+    version: int = Field(VERSION, ge=1, description="of this format (docs/versioning.md); recipes may leave it out")
     run: str = Field("runs/default", description="directory that the run is written to")
     seed: int = Field(1, ge=0, description="the same seed on the same machine gives the same run, bit for bit")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
@@ -165,6 +169,13 @@ class Config(Section):
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     decoding: DecodingConfig = DecodingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @field_validator("version")
+    @classmethod
+    def _known(cls, version: int) -> int:
+        if version > VERSION:
+            raise ValueError(f"is {version}, of a newer qkv; this one reads up to {VERSION}: use that one")
+        return version
 
     def to_yaml(self) -> str:
         """The configuration with every default spelled out."""

@@ -1,14 +1,13 @@
 """Checkpoints: written whole or not at all, and enough to go on bit for bit.
 
 A checkpoint is a directory: `model.safetensors` (the weights to use), `optimizer.safetensors` (what else it takes to
-resume: moments, random state, and the raw weights where an average is used) and `state.json` (where training stood, and
-which architecture this is).
+resume: moments, random state, and the raw weights where an average is used), `state.json` (where training stood, and
+which architecture this is) and `manifest.json` (their checksums, which reading verifies).
 """
 
 import dataclasses
 import errno
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qkv.errors import UserError
-from qkv.files import new_directory, remove_directory
+from qkv.files import new_directory, remove_directory, remove_leftovers, to_json
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.run.checksums import verify, write_manifest
 from qkv.run.directory import Run
 
 FORMAT = 1
@@ -146,7 +146,8 @@ def save_checkpoint(
             save_file(_for_saving(weights or weights_of(model)), new / "model.safetensors")
             if resume is not None:
                 save_file(_for_saving(resume), new / "optimizer.safetensors")
-            (new / "state.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+            (new / "state.json").write_text(to_json(description, indent=1), encoding="utf-8")
+            write_manifest(new)
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "the disk is full" if full else getattr(error, "strerror", None) or error
@@ -168,6 +169,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     """
     path = directory / "state.json"
     try:
+        verify(path)
         description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"{directory}: not a checkpoint (no readable state.json)") from None
@@ -191,12 +193,13 @@ def read_state(directory: Path) -> TrainingState:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file.
+    """A safetensors file, checked against its checksum: the one gate for files that may come from anywhere.
 
     Raises:
         UserError: if it is missing or damaged.
     """
     try:
+        verify(path)
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
@@ -268,8 +271,7 @@ def prune(run: Run, keep: int) -> None:
     So that an interrupted run comes to the same end as an uninterrupted one, a stopgap goes as soon as there is a
     newer checkpoint. Left-overs of killed writes go, too.
     """
-    for leftover in run.checkpoints_path.glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(run.checkpoints_path, "step-*", "averaged-*")
     checkpoints = run.checkpoints()
     due = [path for path in checkpoints if path == checkpoints[-1] or not _is_stopgap(path)]
     protected = set(due[-keep:])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from qkv.run.checkpoint import read_description, read_tensors
+from qkv.run.checkpoint import load_model, read_description
 from qkv.run.directory import Run
 
 
@@ -31,7 +31,7 @@ def _tokenizers(run: Run) -> str:
 def _progress(run: Run) -> Iterator[tuple[str, str]]:
     used, newest = run.find_checkpoint(), run.checkpoints()[-1]
     description, state = read_description(used), read_description(newest)["training"]
-    parameters = sum(tensor.numel() for tensor in read_tensors(used / "model.safetensors").values())
+    parameters = sum(parameter.numel() for parameter in load_model(used).parameters())
     yield "model", f"{description['architecture']}, {parameters:,} parameters"
     yield "", ", ".join(f"{name} {value}" for name, value in description["model"].items())
     yield (

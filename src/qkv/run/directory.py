@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qkv.errors import UserError
+from qkv.run.checksums import verify
 
 if TYPE_CHECKING:
     from qkv.config.schema import Config
@@ -42,6 +43,11 @@ class Run:
     def config_path(self) -> Path:
         """The resolved configuration, every default spelled out."""
         return self.path / "config.yaml"
+
+    @property
+    def lock_path(self) -> Path:
+        """It is there while somebody trains the run; see `qkv.run.lock`."""
+        return self.path / "lock"
 
     @property
     def tokenizer_path(self) -> Path:
@@ -99,21 +105,36 @@ class Run:
         return load_config(self.config_path)
 
     def tokenizers(self) -> "Tokenizers":
-        """The tokenizers; `UserError` if they have not been learnt yet."""
+        """The tokenizers; `UserError` if they have not been learnt yet, or are damaged."""
         from qkv.text.tokenizer import Tokenizers
 
         if not self.tokenizer_path.is_dir():
             raise UserError(
                 f"{self.path}: has no tokenizer yet; resume its training with `qkv train --resume {self.path}`"
             )
+        for path in (*self.tokenizer_path.glob("settings.json"), *self.tokenizer_path.glob("*.model")):
+            verify(path)
         return Tokenizers.load(self.tokenizer_path)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, oldest first; a last line that was cut off by a crash is left out."""
+        """The lines of metrics.jsonl, oldest first; a last line that was cut off by a crash is left out.
+
+        Raises:
+            UserError: if a line is damaged.
+        """
         if not self.metrics_path.is_file():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1] if line]
+        lines = self.metrics_path.read_bytes().split(b"\n")
+        return [self._record(number, line) for number, line in enumerate(lines[:-1], start=1) if line]
+
+    def _record(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or not {"event", "step"} <= record.keys():
+            raise UserError(f"{self.metrics_path}:{number}: damaged; mend or remove this line") from None
+        return record
 
     def find_checkpoint(self, checkpoint: str | Path | None = None) -> Path:
         """A checkpoint directory by path, by name in this run, or by "best" (the default) or "last".

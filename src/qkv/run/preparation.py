@@ -1,20 +1,32 @@
-"""What must lie in the run directory before the first step: configuration, tokenizers, encoded pairs."""
+"""What must lie in the run directory before the first step: configuration, tokenizers, encoded pairs.
 
+Tokenizers and encoded pairs carry a stamp of the files that they were made from; see `qkv.run.changes`.
+"""
+
+import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from qkv.config.loading import model_options, spelled_out
 from qkv.config.schema import Config
 from qkv.errors import UserError
-from qkv.files import new_directory, remove_directory, write_text
+from qkv.files import new_directory, remove_directory, remove_leftovers, to_json, write_text
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import Seq2Seq
-from qkv.progress import counting
+from qkv.progress import bar
+from qkv.run.changes import Stamp, check_stamp, stamp
+from qkv.run.checksums import write_manifest
 from qkv.run.directory import Run
 from qkv.text.corpus import Pair, PairFiles, read_pairs
-from qkv.text.encoded import EncodedCorpus, write_encoded
+from qkv.text.encoded import PAIRS_AT_ONCE, EncodedCorpus, write_encoded
 from qkv.text.tokenizer import Tokenizers
 
 
@@ -58,13 +70,16 @@ def prepare(config: Config, *, resume: bool) -> Prepared:
 
     Raises:
         UserError: if the run exists already, the data cannot be read or the model does not fit it; a run directory
-            that was made here is gone again, so that the mended recipe can be run.
+            that was made here is gone again, so that the mended recipe can be run. When resuming, if what is there
+            was made from other data.
     """
     run = Run(config.run)
     pair_files(config, "train")
     if resume:
-        return _prepare(run, config)
-    _refuse_to_overwrite(run)
+        prepared = _prepare(run, config)
+        _check_encoded(prepared)
+        return prepared
+    refuse_to_overwrite(run)
     _check_readable(config)
     write_text(run.config_path, config.to_yaml())
     try:
@@ -97,12 +112,16 @@ def training_corpus(prepared: Prepared, epoch: int) -> EncodedCorpus:
     if sampling == 0.0:
         return _encoded(prepared, "train", "train", longest)
     path = prepared.run.encoded_path(f"train-epoch-{epoch:05d}")
-    seed = (prepared.config.seed << 20) + epoch
-    corpus = _encoded(prepared, path.name, "train", longest, sampling, seed)
+    corpus = _encoded(prepared, path.name, "train", longest, sampling, _seed(prepared, epoch))
     for other in path.parent.glob("train-epoch-*"):
         if other != path:
             remove_directory(other)
     return corpus
+
+
+def _seed(prepared: Prepared, epoch: int) -> int:
+    """Of the subword sampling of an epoch."""
+    return (prepared.config.seed << 20) + epoch
 
 
 def validation_corpus(prepared: Prepared) -> EncodedCorpus | None:
@@ -130,26 +149,80 @@ def _encoded(
     path = prepared.run.encoded_path(name)
     if path.is_dir():
         return EncodedCorpus.open(path)
-    for leftover in path.parent.glob(".*"):  # of a sitting that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    pairs = read_pairs(pair_files(prepared.config, pairs_name))
-    with counting(f"encoding {pairs_name}") as count:
-        try:
-            return write_encoded(
-                path,
-                pairs,
-                prepared.tokenizers,
-                max_length=max_length,
-                sampling=sampling,
-                seed=seed,
-                progress=count,
-            )
-        except UserError as error:
-            raise UserError(f"data.{pairs_name}: {error}") from None
+    remove_leftovers(path.parent, f"{pairs_name}*")
+    files = pair_files(prepared.config, pairs_name)
+    learnt_from = _stamp_of_tokenizers(prepared.run) if pairs_name == "train" else None
+    if learnt_from is not None:
+        check_stamp(learnt_from, files, "data.train")
+    try:
+        return write_encoded(
+            path,
+            _counted(read_pairs(files), f"encoding {pairs_name}"),
+            prepared.tokenizers,
+            max_length=max_length,
+            sampling=sampling,
+            seed=seed,
+            made_from=learnt_from or stamp(files),
+        )
+    except UserError as error:
+        raise UserError(f"data.{pairs_name}: {error}") from None
 
 
-def _refuse_to_overwrite(run: Run) -> None:
-    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+def _check_encoded(prepared: Prepared) -> None:
+    """Refuse encoded pairs that are not those of the files that the configuration names.
+
+    Runs of before there were stamps are told by their first pairs, which are encoded once more.
+    """
+    for name in ("train", "validation"):
+        if getattr(prepared.config.data, name) is None:
+            continue
+        files = pair_files(prepared.config, name)
+        for path in sorted(prepared.run.encoded_path(name).parent.glob(f"{name}*")):
+            corpus = EncodedCorpus.open(path)
+            if corpus.made_from is not None:
+                check_stamp(corpus.made_from, files, f"data.{name}")
+            elif _exist(files) and not _begins_like(corpus, prepared, files):
+                raise UserError(
+                    f"data.{name}: this run was made from other pairs than those there are now; put the old ones "
+                    "there, or train another run"
+                )
+
+
+def _exist(files: PairFiles) -> bool:
+    return all(os.path.exists(path) for path in (files.path, files.source, files.target) if path is not None)
+
+
+def _begins_like(corpus: EncodedCorpus, prepared: Prepared, files: PairFiles) -> bool:
+    """Whether the first pairs of some files, encoded as a corpus was, are the first of that corpus."""
+    _, is_epoch, epoch = corpus.directory.name.partition("-epoch-")
+    sampling, seed = (prepared.config.tokenizer.sampling, _seed(prepared, int(epoch))) if is_epoch else (0.0, 0)
+    with tempfile.TemporaryDirectory() as directory:
+        again = write_encoded(
+            Path(directory) / "first",
+            islice(read_pairs(files), PAIRS_AT_ONCE),
+            prepared.tokenizers,
+            max_length=corpus.max_length,
+            sampling=sampling,
+            seed=seed,
+        )
+    is_all = len(again) + again.dropped < PAIRS_AT_ONCE
+    if len(again) > len(corpus) or (is_all and len(again) < len(corpus)):
+        return False
+    rows = np.arange(len(again))
+    return all(
+        np.array_equal(found, expected)
+        for side in (EncodedCorpus.sources, EncodedCorpus.targets)
+        for found, expected in zip(side(again, rows), side(corpus, rows), strict=True)
+    )
+
+
+def refuse_to_overwrite(run: Run) -> None:
+    """Leave alone what exists already, but for an empty directory.
+
+    Raises:
+        UserError: if there is something.
+    """
+    if run.path.exists() and (not run.path.is_dir() or set(run.path.iterdir()) - {run.lock_path}):
         raise UserError(
             f"{run.path}: exists already; go on with `qkv train --resume {run.path}`, or choose another run=DIRECTORY"
         )
@@ -168,20 +241,32 @@ def _check_readable(config: Config) -> None:
 
 def _tokenizers(run: Run, config: Config) -> Tokenizers:
     if run.tokenizer_path.is_dir():
-        return Tokenizers.load(run.tokenizer_path)
-    pairs = _counted(read_pairs(pair_files(config, "train")), "learning the tokenizer")
+        return run.tokenizers()
+    files = pair_files(config, "train")
+    pairs = _counted(read_pairs(files), "learning the tokenizer")
+    made_from = stamp(files)
     try:
         with new_directory(run.tokenizer_path) as new:
-            return Tokenizers.learn(pairs, new, config.tokenizer, seed=config.seed)
+            tokenizers = Tokenizers.learn(pairs, new, config.tokenizer, seed=config.seed)
+            (new / _MADE_FROM).write_text(to_json(made_from, indent=1), encoding="utf-8")
+            write_manifest(new)
+            return tokenizers
     except OSError as error:
         raise UserError(f"{run.tokenizer_path}: cannot be written ({error.strerror or error})") from None
 
 
+_MADE_FROM = "made_from.json"
+
+
+def _stamp_of_tokenizers(run: Run) -> Stamp | None:
+    path = run.tokenizer_path / _MADE_FROM
+    made_from: Stamp | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return made_from
+
+
 def _counted(pairs: Iterator[Pair], what: str) -> Iterator[Pair]:
-    with counting(what) as count:
-        number = 0
+    with bar(None, "pairs", what=what, delay=1.0) as advance:
         for number, pair in enumerate(pairs, start=1):
             if number % 10_000 == 0:
-                count(number)
+                advance(10_000)
             yield pair
-        count(number)

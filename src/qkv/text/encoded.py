@@ -7,9 +7,7 @@ are little-endian.
 """
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, compress, islice
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qkv.errors import UserError
+from qkv.files import new_directory, to_json
 from qkv.text.corpus import Pair
 from qkv.text.tokenizer import Tokenizer, Tokenizers
 
@@ -33,11 +32,15 @@ class EncodedCorpus:
         source_lengths: length of each source, eos included; int32, memory-mapped.
         target_lengths: length of each target, eos included; int32, memory-mapped.
         dropped: how many pairs were left out when it was written (empty on a side, or too long).
+        max_length: longer pairs were left out.
+        made_from: what the writer said about the files that the pairs came from; None if nothing.
     """
 
     def __init__(self, directory: str | Path, meta: dict[str, Any]) -> None:
         self.directory = Path(directory)
         self.dropped: int = meta["dropped"]
+        self.max_length: int = meta["max_length"]
+        self.made_from: Any = meta.get("made_from")
         pairs = meta["pairs"]
         self._source_ids = self._map("source.ids", meta["source_dtype"], meta["source_tokens"])
         self._target_ids = self._map("target.ids", meta["target_dtype"], meta["target_tokens"])
@@ -86,8 +89,11 @@ class EncodedCorpus:
         return self._target_ids[_positions(self._target_offsets[indices], lengths)], lengths
 
     def _map(self, name: str, dtype: str, count: int) -> npt.NDArray[Any]:
+        path = self.directory / name
+        if path.stat().st_size != count * np.dtype(dtype).itemsize:  # all that is checked of what may be gigabytes
+            raise ValueError(path)
         # A plain view of the map: slicing np.memmap itself costs ten times as much.
-        return np.memmap(self.directory / name, dtype, "r", shape=(count,)).view(np.ndarray)
+        return np.memmap(path, dtype, "r", shape=(count,)).view(np.ndarray)
 
 
 def _positions(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -104,7 +110,7 @@ def write_encoded(
     max_length: int,
     sampling: float = 0.0,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    made_from: Any = None,
 ) -> EncodedCorpus:
     """Tokenise pairs into `directory`, streaming. What was there is replaced, but only once all is written.
 
@@ -115,23 +121,15 @@ def write_encoded(
         max_length: pairs with more tokens on a side, eos included, are dropped; so are pairs empty on a side.
         sampling: see `Tokenizer.encode`; the result is a pure function of the pairs, `sampling` and `seed`.
         seed: of the sampling.
-        progress: called now and then with the number of pairs read so far.
+        made_from: kept with the corpus: what tells the files that the pairs come from.
 
     Raises:
         UserError: no pair is left, or the disk cannot be written.
     """
     directory = Path(directory)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = directory.with_name(f".{directory.name}.tmp-{os.getpid()}")
-        temporary.mkdir()
-        try:
-            _write(temporary, pairs, tokenizers, max_length, sampling, seed, progress)
-            if directory.exists():
-                shutil.rmtree(directory)
-            os.replace(temporary, directory)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with new_directory(directory) as new:
+            _write(new, pairs, tokenizers, max_length, sampling, seed, made_from)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror or error})") from error
     return EncodedCorpus.open(directory)
@@ -144,7 +142,7 @@ def _write(
     max_length: int,
     sampling: float,
     seed: int,
-    progress: Callable[[int], None] | None,
+    made_from: Any,
 ) -> None:
     read = kept = 0
     with (
@@ -159,12 +157,11 @@ def _write(
             source.append(list(compress(sources, fitting)))
             target.append(list(compress(targets, fitting)))
             read, kept = read + len(some), kept + int(fitting.sum())
-            if progress is not None:
-                progress(read)
     if kept == 0:
         raise UserError(f"none of {read} pairs is left: all are empty or longer than max_length={max_length} tokens")
     meta = {"version": VERSION, "pairs": kept, "dropped": read - kept, "max_length": max_length}
-    (directory / "meta.json").write_text(json.dumps(meta | source.meta | target.meta, indent=2), "utf-8")
+    meta |= source.meta | target.meta | ({} if made_from is None else {"made_from": made_from})
+    (directory / "meta.json").write_text(to_json(meta, indent=2), "utf-8")
 
 
 def _chunks(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:

@@ -21,7 +21,7 @@ from typing import Any, SupportsInt, TypeVar
 import sentencepiece
 
 from qkv.errors import UserError
-from qkv.files import write_bytes
+from qkv.files import write_bytes, write_json
 from qkv.text.corpus import Pair
 from qkv.text.sampling import BpeSampler, UnigramSampler
 from qkv.text.tokenizer_settings import UNAMBIGUOUS, SideSettings, TokenizerSettings
@@ -70,7 +70,7 @@ class Tokenizer:
         entry = {name: getattr(settings, name) for name in SideSettings.key_names()}
         listing = path.parent / "settings.json"
         known = _read_settings(path.parent) if listing.exists() else {}
-        write_bytes(listing, json.dumps(known | {path.name: entry}, indent=2).encode())
+        write_json(listing, known | {path.name: entry}, indent=2)
         return cls(model, settings.kind)
 
     @classmethod

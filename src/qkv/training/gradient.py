@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from qkv.config.schema import TrainingConfig
-from qkv.devices import autocast
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import Batch
-from qkv.training.loss import Loss, batch_loss
+from qkv.training.loss import Learner, Loss
 from qkv.training.masks import drawing_from
 from qkv.training.optimization import Optimization
 
@@ -37,10 +36,14 @@ class Gradient:
         optimization: scales what the gradient is taken of.
         settings: the recipe's training section.
         device: where the model is.
+
+    Attributes:
+        learner: computes the loss of a batch; for training in several processes it is what may be wrapped.
     """
 
     def __init__(self, model: Seq2Seq, optimization: Optimization, settings: TrainingConfig, device: torch.device):
-        self._model, self._optimization, self._settings, self._device = model, optimization, settings, device
+        self.learner: nn.Module = Learner(model, settings.label_smoothing, settings.precision)
+        self._model, self._optimization, self._device = model, optimization, device
         self._pool: ThreadPoolExecutor | None = None
 
     def add(self, batches: Sequence[Batch]) -> Loss:
@@ -53,7 +56,7 @@ class Gradient:
             loss = self._add_parts(parts, tokens) if len(parts) > 1 else self._add_whole(batch, tokens)
             smoothed += loss.smoothed
             nll += loss.nll
-        return Loss(smoothed, nll)
+        return Loss(smoothed, nll, tokens)
 
     def close(self) -> None:
         """Let the threads end."""
@@ -62,15 +65,16 @@ class Gradient:
             self._pool = None
 
     def _number_of_parts(self, batch: Batch) -> int:
-        if self._device.type != "cpu" or not self._model.divisible:
+        alone = type(self.learner) is Learner  # what is wrapped, or sharded in place, wants a whole batch
+        if self._device.type != "cpu" or not self._model.divisible or not alone:
             return 1
         return max(1, min(torch.get_num_threads(), _MOST_PARTS, batch.target_output.numel() // _LEAST_TOKENS))
 
     def _add_whole(self, batch: Batch, tokens: int) -> Loss:
         with drawing_from() if self._device.type == "cpu" else nullcontext():
-            loss = self._loss(batch)
+            loss: Loss = self.learner(batch)
         self._optimization.scale(loss.smoothed / tokens).backward()
-        return Loss(loss.smoothed.detach(), loss.nll)
+        return loss._replace(smoothed=loss.smoothed.detach())
 
     def _add_parts(self, parts: list[Batch], tokens: int) -> Loss:
         # Chance begins with torch's generator, whose state checkpoints keep, and does not depend on who comes first.
@@ -84,10 +88,10 @@ class Gradient:
         def compute(part: Batch, seed: int) -> _Part:
             torch.set_num_threads(of_each)
             with drawing_from(torch.Generator().manual_seed(seed)):
-                loss = self._loss(part)
+                loss: Loss = self.learner(part)
             gradients = torch.autograd.grad(loss.smoothed / tokens * scale, parameters, allow_unused=True)
             return _Part(
-                Loss(loss.smoothed.detach(), loss.nll),
+                loss._replace(smoothed=loss.smoothed.detach()),
                 [None if gradient is None else gradient.contiguous() for gradient in gradients],
             )
 
@@ -101,12 +105,8 @@ class Gradient:
         done = [future.result() for future in futures]
         for part in done:
             _add(parameters, part.gradients)
-        smoothed, nll = zip(*(part.loss for part in done), strict=True)
-        return Loss(torch.stack(smoothed).sum(), torch.stack(nll).sum())
-
-    def _loss(self, batch: Batch) -> Loss:
-        with autocast(self._device, self._settings.precision):
-            return batch_loss(self._model, batch, self._settings.label_smoothing)
+        smoothed, nll, counts = zip(*(part.loss for part in done), strict=True)
+        return Loss(torch.stack(smoothed).sum(), torch.stack(nll).sum(), sum(counts))
 
 
 def _add(parameters: list[nn.Parameter], gradients: list[Tensor | None]) -> None:

@@ -1,4 +1,4 @@
-"""Label-smoothed cross entropy over real tokens only, without ever holding all logits."""
+"""What training calls: a batch in, its label-smoothed cross entropy out, without ever holding all logits."""
 
 from typing import Any, NamedTuple
 
@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from qkv.devices import Precision, autocast
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import Batch
 
@@ -20,10 +21,31 @@ class Loss(NamedTuple):
     Attributes:
         smoothed: what is minimised; differentiable.
         nll: negative log-likelihood of the reference in nats, without smoothing; for reports.
+        tokens: how many there are.
     """
 
     smoothed: Float[Tensor, ""]
     nll: Float[Tensor, ""]
+    tokens: int
+
+
+class Learner(nn.Module):
+    """A model as training sees it: a batch in, a loss out. DDP or `fully_shard` is put around this, if any.
+
+    Args:
+        model: to be trained; its parameters are all there are.
+        label_smoothing: probability spread over all tokens.
+        precision: of matrix products.
+    """
+
+    def __init__(self, model: Seq2Seq, label_smoothing: float = 0.0, precision: Precision = "float32"):
+        super().__init__()
+        self.model, self._label_smoothing, self._precision = model, label_smoothing, precision
+
+    def forward(self, batch: Batch) -> Loss:
+        """Loss of a batch under teacher forcing, summed over its real target tokens."""
+        with autocast(batch.source.device, self._precision):
+            return batch_loss(self.model, batch, self._label_smoothing)
 
 
 def batch_loss(model: Seq2Seq, batch: Batch, label_smoothing: float = 0.0) -> Loss:
@@ -52,7 +74,7 @@ def projected_cross_entropy(
     smoothed, nll = _ProjectedCrossEntropy.apply(
         hidden, output.weight, output.bias, targets, label_smoothing, wants_gradient
     )
-    return Loss(smoothed, nll)
+    return Loss(smoothed, nll, len(targets))
 
 
 class _ProjectedCrossEntropy(torch.autograd.Function):

@@ -1,21 +1,20 @@
 """What a run writes down about itself: metrics.jsonl, and TensorBoard events beside it."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from qkv.errors import UserError
-from qkv.files import write_text
+from qkv.files import to_json, write_text
 from qkv.run.directory import Run
+from qkv.training.loss import Loss
 
 
 class Records:
-    """One JSON object a line, and the numbers in it as TensorBoard scalars.
+    """One JSON object a line, and the numbers in it as TensorBoard scalars. What is not finite is null in JSON.
 
     Args:
         run: whose records.
@@ -62,27 +61,25 @@ class Records:
 
 
 def _as_line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return to_json(record) + "\n"
 
 
 class Window:
     """Sums since the last report. They stay on the device, so that a GPU is not waited for at every step."""
 
-    _SUMS = ("smoothed", "nll", "tokens")
-
     def __init__(self, device: torch.device, saved: Mapping[str, float] | None = None):
         saved = saved or {}
         self._sums = {
-            name: torch.tensor(saved.get(name, 0.0), dtype=torch.float64, device=device) for name in self._SUMS
+            name: torch.tensor(saved.get(name, 0.0), dtype=torch.float64, device=device) for name in Loss._fields
         }
         self._began = time.monotonic()
         self._tokens_here = 0
 
-    def add(self, *, smoothed: Tensor, nll: Tensor, tokens: int) -> None:
-        """Add one step's summed losses and its number of target tokens."""
-        for name, value in (("smoothed", smoothed), ("nll", nll), ("tokens", tokens)):
+    def add(self, loss: Loss) -> None:
+        """Add one step's."""
+        for name, value in loss._asdict().items():
             self._sums[name] += value
-        self._tokens_here += tokens
+        self._tokens_here += loss.tokens
 
     def saved(self) -> dict[str, float]:
         """The sums as numbers, to go on with after resuming."""

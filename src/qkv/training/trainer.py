@@ -12,23 +12,23 @@ from torch import Tensor
 from qkv.config.loading import foreign_options, load_config
 from qkv.config.schema import Config, TrainingConfig
 from qkv.devices import keep_freed_memory, pick_device
-from qkv.files import point, write_text
+from qkv.files import point, remove_directory, write_text
 from qkv.progress import TrainingProgress, spoken_time
+from qkv.run.changes import check_changes
 from qkv.run.checkpoint import (
     TrainingState,
     average_run,
-    load_model,
     prune,
     read_state,
     read_tensors,
-    save_checkpoint,
-    set_weights,
     using_weights,
-    weights_of,
 )
 from qkv.run.directory import Run
-from qkv.run.preparation import Prepared, prepare, training_corpus
+from qkv.run.lock import locked
+from qkv.run.preparation import Prepared, prepare, refuse_to_overwrite, training_corpus
 from qkv.text.batches import Batch, collate, plan_batches
+from qkv.training import snapshot
+from qkv.training.bounds import Bounds
 from qkv.training.gradient import Gradient
 from qkv.training.interruption import Interruption
 from qkv.training.optimization import Optimization
@@ -36,8 +36,6 @@ from qkv.training.records import Records, Window
 from qkv.training.schedule import Schedule
 from qkv.training.validation import Validation, Validator
 from qkv.training.watch import Watch
-
-_STEPS_IF_UNBOUNDED = 50_000
 
 
 def train(
@@ -55,7 +53,9 @@ def train(
         KeyboardInterrupt: if it was interrupted; a checkpoint was saved before.
     """
     began = time.monotonic()
-    return _train(load_config(recipe, overrides), began, resume=False, progress=progress)
+    config = load_config(recipe, overrides)
+    refuse_to_overwrite(Run(config.run))
+    return _train(config, None, began, progress)
 
 
 def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = True) -> Run:
@@ -67,33 +67,38 @@ def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = T
         progress: as for `train`.
 
     Raises:
-        UserError: as for `train`, or if there is no such run.
+        UserError: as for `train`, or if there is no such run, or if what it was made from would change.
         KeyboardInterrupt: as for `train`.
     """
     began = time.monotonic()
     path = Path(run)
     if path.is_file():
         path = Path(load_config(path, overrides).run)
-    config = load_config(Run.open(path).config_path, overrides)
-    config = config.model_copy(update={"run": str(path)})  # the run may have been moved
-    return _train(config, began, resume=True, progress=progress)
+    here = {"run": str(path)}  # the run may have been moved
+    before, config = (load_config(Run.open(path).config_path, said).model_copy(update=here) for said in ((), overrides))
+    return _train(config, before, began, progress)
 
 
-def _train(config: Config, began: float, *, resume: bool, progress: bool) -> Run:
+def _train(config: Config, before: Config | None, began: float, progress: bool) -> Run:
+    """Train from the beginning, or go on with a run that had the configuration `before` until now."""
+    run = Run(config.run)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
     keep_freed_memory()
-    prepared = prepare(config, resume=resume)
-    trainer = Trainer(prepared, device, began=began, progress=progress)
-    # Not earlier: overrides that do not fit the checkpoint must not spoil the run's configuration.
-    write_text(prepared.run.config_path, prepared.config.to_yaml())
-    if foreign := foreign_options(config.model):
-        trainer.progress.say(
-            f"{config.model.architecture} has no such options, so they do nothing: {', '.join(foreign)}"
-        )
-    trainer.run_to_the_end()
-    return prepared.run
+    with locked(run):
+        if before is not None:
+            check_changes(before, config, read_state(run.checkpoints()[-1]) if run.checkpoints() else TrainingState())
+        prepared = prepare(config, resume=before is not None)
+        trainer = Trainer(prepared, device, began=began, progress=progress)
+        # Not earlier: overrides that do not fit the checkpoint must not spoil the run's configuration.
+        write_text(run.config_path, prepared.config.to_yaml())
+        if foreign := foreign_options(config.model):
+            trainer.progress.say(
+                f"{config.model.architecture} has no such options, so they do nothing: {', '.join(foreign)}"
+            )
+        trainer.run_to_the_end()
+    return run
 
 
 class Trainer:
@@ -113,21 +118,20 @@ class Trainer:
         self.prepared, self.run, self.config = prepared, prepared.run, prepared.config
         self.settings: TrainingConfig = prepared.config.training
         self.device = device
-        self._began = time.monotonic() if began is None else began
         torch.manual_seed(self.config.seed)
         self.model = prepared.build_model().to(device).train()
         self.optimization = Optimization(self.model, self.settings, device)
         self.gradient = Gradient(self.model, self.optimization, self.settings, device)
         self.state = TrainingState()
         if self.run.checkpoints():
-            self._resume(self.run.checkpoints()[-1])
-        self._seconds_before = self.state.seconds
+            self.state = snapshot.restore(prepared, self.model, self.optimization, self.run.checkpoints()[-1])
+        self.bounds = Bounds(self.config, self.state, time.monotonic() if began is None else began)
         self.window = Window(device, self.state.window)
         self.schedule = Schedule.of(self.settings, d_model=self.model.output.in_features)
         self.watch = Watch(self.run, device)
         self.validator = Validator(prepared, device)
         self.records = Records(self.run, self.state.step)
-        self.progress = TrainingProgress(progress, self._share())
+        self.progress = TrainingProgress(progress, self.bounds.share())
         self._saved_at = self.state.step if self.run.checkpoints() else -1
 
     # The loop
@@ -156,7 +160,9 @@ class Trainer:
     def _steps(self) -> Iterator[list[Batch]]:
         """The batches of one step after another, from where training stands until a bound is reached."""
         tokenizers = self.prepared.tokenizers
-        while not self._is_over():
+        while not self.bounds.are_reached():
+            if 0 < self.state.batches_per_epoch <= self.state.batch:
+                self.state.epoch, self.state.batch = self.state.epoch + 1, 0
             corpus = training_corpus(self.prepared, self.state.epoch)
             lengths = corpus.source_lengths, corpus.target_lengths
             plan = plan_batches(*lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch)
@@ -166,67 +172,29 @@ class Trainer:
                 self.state.batch += len(group)
                 batches = [collate(corpus, indices, tokenizers.source, tokenizers.target) for indices in group]
                 yield [batch.to(self.device, non_blocking=True) for batch in batches]
-                if self._is_over():
+                if self.bounds.are_reached():
                     return
-            self.state.epoch, self.state.batch = self.state.epoch + 1, 0
 
     def _step(self, batches: list[Batch]) -> None:
         """One step: losses are summed, and divided once by all target tokens of the step."""
-        tokens = sum(batch.num_target_tokens for batch in batches)
         self.optimization.zero_grad()
         loss = self.gradient.add(batches)
         self.state.step += 1
-        self._learning_rate = self.schedule.learning_rate(self.state.step, self._share())
+        self._learning_rate = self.schedule.learning_rate(self.state.step, self.bounds.share())
         self._gradient_norm = self.optimization.step(self.state.step, self._learning_rate)
         # In fp16 a gradient may well overflow: that step was left out, and the loss is scaled less from now on.
         self.watch.look(
             self.state.step,
             loss.smoothed if self.settings.precision == "fp16" else loss.smoothed + self._gradient_norm,
         )
-        self.state.target_tokens += tokens
-        self.window.add(smoothed=loss.smoothed, nll=loss.nll, tokens=tokens)
+        self.state.target_tokens += loss.tokens
+        self.window.add(loss)
 
     def _stop(self) -> NoReturn:
         if self._saved_at != self.state.step:
             self._save(stopgap=True)
         self.progress.say(f"stopped at step {self.state.step}; go on with `qkv train --resume {self.run.path}`")
         raise KeyboardInterrupt
-
-    # Bounds: how much of the run is over
-
-    def _share(self) -> float:
-        """From 0 (nothing done) to 1 (a bound is reached)."""
-        shares = [0.0]
-        steps = self.settings.steps
-        if steps is None and self.settings.epochs is None and self.settings.budget is None:
-            steps = _STEPS_IF_UNBOUNDED
-        if steps is not None:
-            shares.append(self.state.step / steps)
-        if self.settings.epochs is not None:
-            batches = self.state.batches_per_epoch
-            within = self.state.batch / batches if batches else 0.0
-            shares.append((self.state.epoch + within) / self.settings.epochs)
-        if self.settings.budget is not None:
-            shares.append(self._seconds() / (self.settings.budget - self._reserve()))
-        return min(1.0, max(shares))
-
-    def _seconds(self) -> float:
-        """Wall-clock time spent on this run, over all sittings."""
-        return self._seconds_before + time.monotonic() - self._began
-
-    def _reserve(self) -> float:
-        """Part of a wall-clock budget that is kept for what comes after the last step."""
-        assert self.settings.budget is not None
-        validations = 2 if self.settings.average_last else 1
-        seconds = 0.02 * self.settings.budget + 1.5 * validations * self.state.longest_validation
-        return min(0.5 * self.settings.budget, seconds)
-
-    def _is_over(self) -> bool:
-        return self._share() >= 1.0 or self._has_stalled()
-
-    def _has_stalled(self) -> bool:
-        patience = self.config.validation.patience
-        return patience is not None and self.state.validations_since_best >= patience
 
     # Reports
 
@@ -235,18 +203,11 @@ class Trainer:
         every = self.config.checkpoints.every
         if self.state.step % self.settings.report_every == 0:
             self._report()
-        if self._validation_is_due():
+        if self.bounds.validation_is_due():
             self._validate_and_save()
         elif every is not None and self.state.step % every == 0:
             self._save()
             self._prune()
-
-    def _validation_is_due(self) -> bool:
-        every = self.config.validation.every
-        untold = self.settings.budget is not None and not self.state.longest_validation
-        if untold and self._share() >= 0.5:  # how much of the budget the last validation and checkpoint will need
-            return True
-        return self.state.batch >= self.state.batches_per_epoch if every is None else self.state.step % every == 0
 
     def _report(self) -> None:
         self.watch.check()
@@ -260,9 +221,9 @@ class Trainer:
             gradient_norm=self._gradient_norm.item(),
             tokens_per_second=self.window.tokens_per_second,
             target_tokens=self.state.target_tokens,
-            seconds=self._seconds(),
+            seconds=self.bounds.seconds(),
         )
-        self.progress.update(self._share(), self.state.step, self.window.loss, self.window.tokens_per_second)
+        self.progress.update(self.bounds.share(), self.state.step, self.window.loss, self.window.tokens_per_second)
         self.window = Window(self.device)
 
     def _announce(self) -> None:
@@ -319,13 +280,13 @@ class Trainer:
             loss=result.loss,
             perplexity=result.perplexity,
             **({} if metric == "loss" else {metric: result.metric}),
-            seconds=self._seconds(),
+            seconds=self.bounds.seconds(),
             samples=[dict(zip(sides, sample, strict=True)) for sample in result.samples],
         )
         text = "" if metric == "loss" else f"  {metric} {result.metric:.2f}"
         self.progress.say(
-            f"step {self.state.step:,}, epoch {self.state.epoch + 1}, {spoken_time(self._seconds())}: validation loss "
-            f"{result.loss:.3f}  perplexity {result.perplexity:.2f}{text}{remark}"
+            f"step {self.state.step:,}, epoch {self.state.epoch + 1}, {spoken_time(self.bounds.seconds())}: "
+            f"validation loss {result.loss:.3f}  perplexity {result.perplexity:.2f}{text}{remark}"
         )
         for source, reference, output in result.samples:
             self.progress.say(f"    source    {source}\n    reference {reference}\n    output    {output}")
@@ -333,47 +294,17 @@ class Trainer:
     def _save(self, stopgap: bool = False) -> None:
         self.watch.check()
         self.state.stopgap = stopgap
-        self.state.seconds = self._seconds()
+        self.state.seconds = self.bounds.seconds()
         self.state.window = self.window.saved()
-        tensors, self.state.loss_scale = self.optimization.state()
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        save_checkpoint(
-            self.run.checkpoint_path(self.state.step),
-            self.model,
-            self.prepared.model_options,
-            self.config.model.architecture,
-            self.state,
-            weights=self.optimization.average,
-            resume=tensors,
-        )
+        snapshot.save(self.prepared, self.model, self.optimization, self.state)
         self._saved_at = self.state.step
 
     def _prune(self) -> None:
         prune(self.run, max(self.config.checkpoints.keep, self.settings.average_last))
 
-    def _resume(self, checkpoint: Path) -> None:
-        """Put everything back as it was when the checkpoint was written."""
-        self.state = read_state(checkpoint)
-        # Built only to be checked against this run's own model, whose parameters the optimizer holds already.
-        weights = weights_of(load_model(checkpoint, self.config.model.architecture))
-        tensors = read_tensors(checkpoint / "optimizer.safetensors")
-        raw = {n.removeprefix("weight."): t for n, t in tensors.items() if n.startswith("weight.")}
-        set_weights(self.model, raw or weights, checkpoint)
-        if self.optimization.average is not None:
-            self.optimization.average = {name: tensor.to(self.device) for name, tensor in weights.items()}
-        self.optimization.restore(tensors, self.state.loss_scale)
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        best = self.run.checkpoint_path(self.state.best_step)
-        if best.is_dir():
-            point(self.run.best_path, best)
-
     def _finish(self) -> None:
         """Validate what has not been, and average the last checkpoints if that is better."""
-        if self._has_stalled():
+        if self.bounds.has_stalled():
             patience = self.config.validation.patience
             self.progress.say(f"no better for {patience} validations: stopped early")
         if self.state.validated_step != self.state.step:
@@ -383,7 +314,7 @@ class Trainer:
         metric, best = self.config.validation.metric, self.state.best
         self.progress.say(
             f"done: {self.state.step:,} steps, {self.state.target_tokens:,} target tokens in "
-            f"{spoken_time(self._seconds())}{'' if best is None else f', best {metric} {best:.2f}'}; "
+            f"{spoken_time(self.bounds.seconds())}{'' if best is None else f', best {metric} {best:.2f}'}; "
             f"try `qkv translate {self.run.path}`"
         )
 
@@ -394,6 +325,8 @@ class Trainer:
             is_best = self.validator.is_better(result.metric, self.state.best)
             self._record(result, f"  (average of {self.settings.average_last}{', best' if is_best else ''})")
             if not is_best:
+                if self.run.best_path.resolve() != averaged.resolve():
+                    remove_directory(averaged)
                 return
             self.state.best = result.metric
         point(self.run.best_path, averaged)

@@ -1,0 +1,67 @@
+"""One process trains a run at a time: two would spoil each other's checkpoints and records."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from qkv.errors import UserError
+from qkv.run.directory import Run
+
+
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """While it is entered, nobody else trains this run; its directory is made if need be.
+
+    The lock is the operating system's, so that it ends with the process however that comes, `kill -9` included. Where
+    the file system knows no locks (some network drives), there is none.
+
+    Raises:
+        UserError: if another process trains it, which is named; or if the directory cannot be written.
+    """
+    new = not run.path.exists()
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        file = _lock(run)
+    except OSError as error:
+        raise UserError(f"{run.path}: cannot be written ({error.strerror or error})") from None
+    try:
+        yield
+    finally:
+        if _is_there(file, run):
+            run.lock_path.unlink()
+        file.close()
+        if new:
+            with suppress(OSError):  # nothing came of the run
+                run.path.rmdir()
+
+
+def _lock(run: Run) -> IO[str]:
+    while True:
+        file = run.lock_path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read() or "another process"
+            file.close()
+            raise UserError(f"{run.path}: {holder} is training this run; wait for it, or stop it first") from None
+        except OSError:  # no locks here
+            return file
+        if _is_there(file, run):
+            break
+        file.close()  # whoever had it before has just removed it: try again
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def _is_there(file: IO[str], run: Run) -> bool:
+    """Whether this is the lock that others find; a file may be removed while it is open."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), run.lock_path.stat())
+    except FileNotFoundError:
+        return False
