@@ -176,5 +176,6 @@ def test_translate_talks_with_a_person_on_a_terminal(run, translator):
 def test_a_checkpoint_of_another_architecture_is_refused(own_run, typed, refused):
     state = Path(own_run, "best").resolve() / "state.json"
     state.write_text(state.read_text().replace('"transformer"', '"recurrent"'))
+    (state.parent / "manifest.json").unlink()  # which would say that the file is damaged
     typed(b"ab\n")
     assert "architecture 'recurrent'" in refused("translate", own_run)
