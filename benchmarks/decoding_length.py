@@ -13,7 +13,8 @@ import time
 
 import torch
 
-from qkv.decoding.search import SearchOptions, search
+from qkv.decoding.options import SearchOptions
+from qkv.decoding.search import search
 from qkv.devices import keep_freed_memory
 from qkv.nn import Transformer, TransformerConfig
 

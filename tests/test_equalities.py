@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 import qkv
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.search import beam_search, greedy, search
+from qkv.decoding.beam import beam_search
+from qkv.decoding.greedy import greedy
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
+from qkv.decoding.search import search
+from qkv.decoding.steps import Progress
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import pad
 from qkv.text.tokenizer import Tokenizer
@@ -146,8 +150,10 @@ def test_searched_in_a_batch_equals_searched_alone(model, tokenizer, beam):
 def test_a_beam_of_one_equals_greedy(model, tokenizer):
     source, mask = encoded(tokenizer, words(30, seed=4))
     options = SearchOptions(beam=1)
-    by_beam = beam_search(model, source, mask, **ids_of(tokenizer), options=options)
-    assert_same([found[0] for found in by_beam], greedy(model, source, mask, **ids_of(tokenizer), options=options))
+    by_beam = beam_search(Progress(model, source, mask, **ids_of(tokenizer), options=options))
+    assert_same(
+        [found[0] for found in by_beam], greedy(Progress(model, source, mask, **ids_of(tokenizer), options=options))
+    )
 
 
 def test_translated_in_any_order_and_any_batch_is_the_same(trained):

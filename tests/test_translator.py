@@ -9,7 +9,8 @@ import torch
 import qkv
 from qkv.decoding.engines.registry import ENGINES
 from qkv.decoding.engines.torch_engine import TorchEngine
-from qkv.decoding.search import SearchOptions, search
+from qkv.decoding.options import SearchOptions
+from qkv.decoding.search import search
 from qkv.errors import UserError
 from qkv.files import point, write_text
 from qkv.nn import Transformer, TransformerConfig

@@ -14,7 +14,8 @@ from qkv.decoding.beam_tree import BeamTree
 from qkv.decoding.engines.contract import Engine, Opening, Request
 from qkv.decoding.engines.registry import ENGINES
 from qkv.decoding.engines.torch_engine import TorchEngine
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.sentences import length_sorted_batches
 from qkv.decoding.shortlist import open_shortlist
 from qkv.devices import pick_device

@@ -7,9 +7,11 @@ import torch
 
 from qkv.decoding.beam import beam_search
 from qkv.decoding.beam_tree import BeamRecord
-from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.scoring import next_tokens, score_targets
 from qkv.decoding.search import search
+from qkv.decoding.steps import Progress
+from qkv.errors import UserError
 from qkv.nn import Transformer, TransformerConfig, padding_mask
 
 SPECIAL = {"pad": 0, "bos": 1, "eos": 2}
@@ -72,7 +74,7 @@ class TestPrefix:
 
     @pytest.mark.parametrize("token", [0, 1, 2, -1, 19])
     def test_a_token_that_no_output_holds_is_refused(self, model, sources, beam, token):
-        with pytest.raises(ValueError, match=f"cannot hold token {token}:"):
+        with pytest.raises(UserError, match=f"cannot hold token {token}:"):
             search(model, *sources, **SPECIAL, options=options(beam), prefix=[5, token])
 
 
@@ -81,8 +83,8 @@ class TestRecord:
     def recorded(self, request, model, sources):
         chosen = options(3, n_best=3)
         record = BeamRecord(chosen)
-        found = beam_search(model, *sources, **SPECIAL, options=chosen, prefix=request.param, record=record)
-        plain = beam_search(model, *sources, **SPECIAL, options=chosen, prefix=request.param)
+        found = beam_search(Progress(model, *sources, **SPECIAL, options=chosen, prefix=request.param), record)
+        plain = beam_search(Progress(model, *sources, **SPECIAL, options=chosen, prefix=request.param))
         assert found == plain
         return found, record
 

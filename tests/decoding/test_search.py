@@ -7,9 +7,12 @@ import re
 import pytest
 import torch
 
-from qkv.decoding.beam import Endings
-from qkv.decoding.scoring import log_probabilities_of, log_softmax
-from qkv.decoding.search import SearchOptions, beam_search, greedy, score_targets, search
+from qkv.decoding.beam import Endings, beam_search
+from qkv.decoding.greedy import greedy
+from qkv.decoding.options import SearchOptions
+from qkv.decoding.scoring import log_probabilities_of, log_softmax, score_targets
+from qkv.decoding.search import search
+from qkv.decoding.steps import Progress
 from qkv.errors import UserError
 from qkv.nn import Memory, Transformer, TransformerConfig, padding_mask
 
@@ -105,7 +108,7 @@ class TestGreedy:
     @every_variant
     def test_cached_equals_recomputed(self, variant):
         model, (source, mask) = make_model(**variant), make_sources()
-        found = greedy(model, source, mask, **SPECIAL, options=options())
+        found = greedy(Progress(model, source, mask, **SPECIAL, options=options()))
         for hypothesis, row, length in zip(found, source, LENGTHS, strict=True):
             tokens, total = naive_greedy(model, row[:length], limit=length + 4)
             assert hypothesis.tokens == [token for token in tokens if token != EOS]
@@ -115,12 +118,12 @@ class TestGreedy:
     def test_some_outputs_end_and_some_are_cut_off(self):
         """Else the tests here would see one kind only."""
         model, (source, mask) = make_model(), make_sources()
-        found = greedy(model, source, mask, **SPECIAL, options=options())
+        found = greedy(Progress(model, source, mask, **SPECIAL, options=options()))
         assert {hypothesis.finished for hypothesis in found} == {True, False}
 
     def test_score_is_divided_by_the_length_with_its_end(self):
         model, (source, mask) = make_model(), make_sources()
-        for found in greedy(model, source, mask, **SPECIAL, options=options(length_penalty=0.5)):
+        for found in greedy(Progress(model, source, mask, **SPECIAL, options=options(length_penalty=0.5))):
             length = len(found.tokens) + found.finished
             assert found.score == pytest.approx(found.log_probability / length**0.5)
 
@@ -162,8 +165,8 @@ class TestBeamSearch:
     @every_position
     def test_beam_of_one_equals_greedy(self, variant):
         model, (source, mask) = make_model(**variant), make_sources()
-        found = beam_search(model, source, mask, **SPECIAL, options=options(1))
-        expected = greedy(model, source, mask, **SPECIAL, options=options(1))
+        found = beam_search(Progress(model, source, mask, **SPECIAL, options=options(1)))
+        expected = greedy(Progress(model, source, mask, **SPECIAL, options=options(1)))
         assert_same([first for [first] in found], expected)
 
     @pytest.mark.parametrize("seed", range(3))
@@ -181,7 +184,7 @@ class TestBeamSearch:
             max_length_ratio=0.0,
             max_length_extra=limit,
         )
-        [found] = beam_search(model, source, None, **SPECIAL, options=chosen)
+        [found] = beam_search(Progress(model, source, None, **SPECIAL, options=chosen))
         assert [tuple(h.tokens) for h in found] == ranked[:n]
         assert [h.log_probability for h in found] == pytest.approx([totals[b] for b in ranked[:n]], rel=1e-9)
         assert all(h.finished for h in found)
@@ -189,7 +192,7 @@ class TestBeamSearch:
     @every_position
     def test_n_best_are_sorted_and_distinct(self, variant):
         model, (source, mask) = make_model(**variant), make_sources()
-        for found in beam_search(model, source, mask, **SPECIAL, options=options(6, n_best=6)):
+        for found in beam_search(Progress(model, source, mask, **SPECIAL, options=options(6, n_best=6))):
             assert len(found) == 6
             assert len({(tuple(h.tokens), h.finished) for h in found}) == 6
             ranks = [(h.finished, h.score) for h in found]
@@ -200,7 +203,7 @@ class TestBeamSearch:
         model = make_model(FIRST_WORD + 1)
         source, _ = make_sources([3], FIRST_WORD + 1)
         chosen = SearchOptions(beam=9, n_best=9, max_length_ratio=0.0, max_length_extra=2)
-        [found] = beam_search(model, source, None, **SPECIAL, options=chosen)
+        [found] = beam_search(Progress(model, source, None, **SPECIAL, options=chosen))
         outputs = {(tuple(h.tokens), h.finished) for h in found}
         assert outputs == {((), True), ((FIRST_WORD,), True), ((FIRST_WORD,) * 2, False)}
         assert len(found) == 3
@@ -210,9 +213,9 @@ class TestBeamSearch:
         """The rule that gives up hopeless sentences gives the same n best as going on without it."""
         model, (source, mask) = make_model(), make_sources([5] * 12)
         chosen = options(4, n_best=n)
-        expected = beam_search(model, source, mask, **SPECIAL, options=chosen)
+        expected = beam_search(Progress(model, source, mask, **SPECIAL, options=chosen))
         monkeypatch.setattr(Endings, "is_hopeless", lambda self, most_probable: False)
-        patient = beam_search(model, source, mask, **SPECIAL, options=chosen)
+        patient = beam_search(Progress(model, source, mask, **SPECIAL, options=chosen))
         for found, wanted in zip(expected, patient, strict=True):
             assert_same(found, wanted)
 

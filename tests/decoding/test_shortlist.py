@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qkv.decoding.cpu.quantization import quantize
-from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.search import search
 from qkv.decoding.shortlist import Shortlist, Shortlisted, learn_shortlist
 from qkv.errors import UserError

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.options import SearchOptions
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.text.corpus import Pair
 from qkv.text.tokenizer import Tokenizers

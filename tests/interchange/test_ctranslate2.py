@@ -9,7 +9,8 @@ import torch
 from qkv.decoding.engines.contract import Engine, Request
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
 from qkv.decoding.engines.ctranslate2_model import export_ctranslate2, vocabulary
-from qkv.decoding.search import SearchOptions, search
+from qkv.decoding.options import SearchOptions
+from qkv.decoding.search import search
 from qkv.errors import UserError
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.text.batches import pad

@@ -112,7 +112,8 @@ class TestTransformers:
         assert theirs(text_target="ein Mann sieht ihn")["input_ids"] == expected
 
     def test_generates_what_greedy_search_finds(self, joint, make_model, encode, path, transformers):
-        from qkv.decoding.search import SearchOptions, search
+        from qkv.decoding.options import SearchOptions
+        from qkv.decoding.search import search
 
         model = make_model(joint)
         write(model, joint, path)

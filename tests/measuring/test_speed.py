@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qkv.config.schema import TrainingConfig
-from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.options import SearchOptions
 from qkv.measuring import speed
 from qkv.measuring.environment import undisturbed
 from qkv.measuring.speed import DECODED_ROWS, decoding_speed, times_by_length

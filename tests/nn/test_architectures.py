@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from qkv.decoding.hypothesis import SearchOptions
-from qkv.decoding.search import beam_search, greedy, score_targets, search
+from qkv.decoding.beam import beam_search
+from qkv.decoding.greedy import greedy
+from qkv.decoding.options import SearchOptions
+from qkv.decoding.scoring import score_targets
+from qkv.decoding.search import search
+from qkv.decoding.steps import Progress
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.masks import padding_mask
 from qkv.nn.seq2seq import AttentionRecord, Seq2Seq
@@ -188,15 +192,17 @@ def test_searched_in_a_batch_equals_searched_alone(model, beam):
 
 def test_a_beam_of_one_equals_greedy(model):
     source, mask = padded_source([7, 4, 2])
-    by_beam = beam_search(model, source, mask, **IDS, options=SearchOptions(beam=1))
-    for (one,), other in zip(by_beam, greedy(model, source, mask, **IDS), strict=True):
+    by_beam = beam_search(Progress(model, source, mask, **IDS, options=SearchOptions(beam=1)))
+    for (one,), other in zip(by_beam, greedy(Progress(model, source, mask, **IDS)), strict=True):
         assert one.tokens == other.tokens
         assert one.log_probability == pytest.approx(other.log_probability, abs=1e-9)
 
 
 def test_a_hypothesis_is_as_probable_as_a_forced_decode_of_it(model):
     source, mask = padded_source([6, 3])
-    for row, found in enumerate(beam_search(model, source, mask, **IDS, options=SearchOptions(beam=4, n_best=4))):
+    for row, found in enumerate(
+        beam_search(Progress(model, source, mask, **IDS, options=SearchOptions(beam=4, n_best=4)))
+    ):
         for hypothesis in found:
             ended = [*hypothesis.tokens, *([EOS] if hypothesis.finished else [])]
             target_input = torch.tensor([[BOS, *ended[:-1]]])

@@ -68,7 +68,7 @@ def translator(run):
 @pytest.fixture(scope="session")
 def make_untrained(translator):
     """A translator of any architecture that has learnt nothing; by default with the tokenizers of the one that has."""
-    from qkv.decoding.hypothesis import SearchOptions
+    from qkv.decoding.options import SearchOptions
     from qkv.nn.architectures import ARCHITECTURES
     from qkv.translator import Translator
 

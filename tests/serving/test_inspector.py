@@ -14,7 +14,7 @@ pytest.importorskip("httpx")
 
 from fastapi.testclient import TestClient
 
-from qkv.decoding.search import SearchOptions
+from qkv.decoding.options import SearchOptions
 from qkv.inspection.attribution import METHODS, attribute
 from qkv.inspection.shapes import shapes
 from qkv.nn import Transformer, TransformerConfig

@@ -1,32 +1,20 @@
 """Beam search: the best few beginnings are followed at once (Sutskever et al. 2014, section 3.2)."""
 
 import math
-from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from qkv.decoding.beam_tree import BeamRecord, Reason
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.ranking import best_extensions
-from qkv.decoding.steps import Progress, check_prefix, forbidden_tokens, worth_compacting
-from qkv.nn.seq2seq import Seq2Seq
+from qkv.decoding.steps import Progress, worth_compacting
 
 
 @torch.inference_mode()
-def beam_search(
-    model: Seq2Seq,
-    source: Int[Tensor, "batch source"],
-    source_mask: Bool[Tensor, "batch source"] | None = None,
-    *,
-    bos: int,
-    eos: int,
-    pad: int | None = None,
-    options: SearchOptions = SearchOptions(),
-    prefix: Sequence[int] = (),
-    record: BeamRecord | None = None,
-) -> list[list[Hypothesis]]:
+def beam_search(progress: Progress, record: BeamRecord | None = None) -> list[list[Hypothesis]]:
     """Follow the `options.beam` most probable beginnings and return the best endings found.
 
     Every step extends each live hypothesis by every token. Of all these candidates, those that end with `eos`
@@ -34,31 +22,18 @@ def beam_search(
     when a sentence is done.
 
     Args:
-        model: in eval mode.
-        source: token ids, right-padded.
-        source_mask: True = a real token; None when no row is padded.
-        bos: the token that every output begins with.
-        eos: the token that ends an output.
-        pad: is never emitted, nor is `bos`.
-        options: see `SearchOptions`.
-        prefix: tokens that every output begins with; their log-probabilities count as those of any others.
+        progress: sentences that have not begun.
         record: is told of every candidate of every step if given.
 
     Returns:
         For each row its n best hypotheses, best first (fewer if a tiny vocabulary does not yield as many).
-
-    Raises:
-        ValueError: if the prefix holds a token that cannot be in an output, or leaves no room to end.
     """
-    batch, beam = source.shape[0], options.beam
-    check_prefix(prefix, bos, eos, pad, model)
-    progress = Progress(
-        model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options, prefix=prefix
-    )
+    options, device, batch = progress.options, progress.device, len(progress.sentences)
+    beam = options.beam
     endings = [Endings(limit, options) for limit in progress.limits]
     # A sentence begins with a beam of one, which widens as soon as there are enough candidates.
-    tokens = source.new_full((batch, 1, 1), bos)  # (sentence, beam, length)
-    log_probabilities = torch.zeros(batch, 1, device=source.device)  # of these beginnings: (sentence, beam)
+    tokens = torch.full((batch, 1, 1), progress.bos, device=device)  # (sentence, beam, length)
+    log_probabilities = torch.zeros(batch, 1, device=device)  # of these beginnings: (sentence, beam)
 
     while True:
         carried = [endings[sentence] for sentence in progress.sentences]
@@ -66,7 +41,7 @@ def beam_search(
         gains = progress.step(tokens[:, :, -1].flatten()).unflatten(0, (-1, width))
         best, parents, newest = best_extensions(gains, log_probabilities, 2 * beam)
 
-        ends = newest == eos
+        ends = newest == progress.eos
         finished = (ends & (best > -torch.inf))[:, :beam]
         for row, rank in finished.nonzero().tolist():
             carried[row].add(tokens[row, parents[row, rank], 1:], best[row, rank].item())
@@ -89,10 +64,10 @@ def beam_search(
         if not live:
             return [ending.n_best() for ending in endings]
         if worth_compacting(len(live), len(carried)):
-            kept = torch.tensor(live, device=source.device)
+            kept = torch.tensor(live, device=device)
             progress.keep(kept)
             tokens, log_probabilities, parents = tokens[kept], log_probabilities[kept], parents[kept]
-        first_rows = torch.arange(parents.shape[0], device=source.device)[:, None] * width
+        first_rows = torch.arange(parents.shape[0], device=device)[:, None] * width
         progress.reorder((first_rows + parents).flatten())
 
 
@@ -119,7 +94,7 @@ class Endings:
         if not self.settled:
             score = self._options.score(log_probability, len(tokens) + 1)
             self._finished.append(Hypothesis(tokens.tolist(), score, log_probability, finished=True))
-            self._finished.sort(key=_score, reverse=True)
+            self._finished.sort(key=lambda hypothesis: hypothesis.score, reverse=True)
 
     def settle(
         self,
@@ -163,10 +138,6 @@ class Endings:
         has a better score than any.
         """
         return (self._finished + self._cut_off)[: self._options.n_best]
-
-
-def _score(hypothesis: Hypothesis) -> float:
-    return hypothesis.score
 
 
 def _beams(

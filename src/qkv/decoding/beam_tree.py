@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.options import SearchOptions
 
 Fate = Literal["kept", "finished", "outranked", "abandoned"]
 Reason = Literal["full", "hopeless", "limit"]

@@ -1,53 +1,18 @@
 """Greedy search: the most probable token at every step."""
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.ranking import best_token
-from qkv.decoding.steps import Progress, check_prefix, forbidden_tokens, worth_compacting
-from qkv.nn.seq2seq import Seq2Seq
+from qkv.decoding.steps import Progress, worth_compacting
 
 
 @torch.inference_mode()
-def greedy(
-    model: Seq2Seq,
-    source: Int[Tensor, "batch source"],
-    source_mask: Bool[Tensor, "batch source"] | None = None,
-    *,
-    bos: int,
-    eos: int,
-    pad: int | None = None,
-    options: SearchOptions = SearchOptions(),
-    prefix: Sequence[int] = (),
-) -> list[Hypothesis]:
-    """Append the most probable token until it is `eos` or the length limit is reached.
-
-    Args:
-        model: in eval mode.
-        source: token ids, right-padded.
-        source_mask: True = a real token; None when no row is padded.
-        bos: the token that every output begins with.
-        eos: the token that ends an output.
-        pad: is never emitted, nor is `bos`.
-        options: the beam's size and n_best are ignored.
-        prefix: tokens that every output begins with; their log-probabilities count as those of any others.
-
-    Returns:
-        One hypothesis for each row.
-
-    Raises:
-        ValueError: see `beam_search`.
-    """
-    batch = source.shape[0]
-    check_prefix(prefix, bos, eos, pad, model)
-    progress = Progress(
-        model, source, source_mask, forbidden=forbidden_tokens(bos, eos, pad), options=options, prefix=prefix
-    )
-    newest = source.new_full((batch,), bos)
+def greedy(progress: Progress) -> list[Hypothesis]:
+    """For each row append the most probable token until it is the end, or the length limit is reached."""
+    batch, eos = len(progress.sentences), progress.eos
+    newest = torch.full((batch,), progress.bos, device=progress.device)
     live = list(range(batch))  # rows of `newest` that still grow
     outputs: list[list[int]] = [[] for _ in range(batch)]
     log_probabilities = [0.0] * batch
@@ -64,13 +29,13 @@ def greedy(
                 still_live.append(row)
         live = still_live
         if live and worth_compacting(len(live), len(progress.sentences)):
-            rows = torch.tensor(live, device=source.device)
+            rows = torch.tensor(live, device=progress.device)
             progress.keep(rows)
             newest = newest[rows]
             live = list(range(len(live)))
 
     return [
-        _hypothesis(tokens, log_probability, eos, options)
+        _hypothesis(tokens, log_probability, eos, progress.options)
         for tokens, log_probability in zip(outputs, log_probabilities, strict=True)
     ]
 

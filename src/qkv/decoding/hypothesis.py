@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from qkv.decoding.options import SearchOptions as SearchOptions
-
 
 @dataclass(frozen=True)
 class Hypothesis:

@@ -7,11 +7,10 @@ from torch import Tensor
 
 from qkv.decoding.beam import beam_search
 from qkv.decoding.greedy import greedy
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
-from qkv.decoding.scoring import score_targets
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
+from qkv.decoding.steps import Progress
 from qkv.nn.seq2seq import Seq2Seq
-
-__all__ = ["Hypothesis", "SearchOptions", "beam_search", "greedy", "score_targets", "search"]
 
 
 def search(
@@ -25,12 +24,9 @@ def search(
     options: SearchOptions = SearchOptions(),
     prefix: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
-    """The n best outputs for each row, best first: by `greedy` if the beam is 1, else by `beam_search`."""
-    if options.beam == 1:
-        return [
-            [hypothesis]
-            for hypothesis in greedy(
-                model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options, prefix=prefix
-            )
-        ]
-    return beam_search(model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options, prefix=prefix)
+    """The n best outputs for each row, best first: by `greedy` if the beam is 1, else by `beam_search`.
+
+    What is given is told at `Progress`.
+    """
+    progress = Progress(model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options, prefix=prefix)
+    return [[best] for best in greedy(progress)] if options.beam == 1 else beam_search(progress)

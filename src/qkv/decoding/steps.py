@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.scoring import log_softmax
+from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
 
 
@@ -17,26 +18,45 @@ class Progress:
     The source is encoded, and the memory's keys and values are computed, once, here. Finished sentences are
     dropped from memory and state, but not one by one: see `worth_compacting`.
 
+    Args:
+        model: in eval mode.
+        source: token ids, right-padded.
+        source_mask: True = a real token; None when no row is padded.
+        bos: the token that every output begins with.
+        eos: the token that ends an output.
+        pad: is never emitted, nor is `bos`, unless a vocabulary uses one token for beginning and end.
+        options: how to search.
+        prefix: tokens that every output begins with; their log-probabilities count as those of any others.
+
     Attributes:
         sentences: index in the batch of each sentence that is still carried along.
         limits: for every sentence of the batch, the longest output allowed: with a prefix, at least one token more.
+
+    Raises:
+        UserError: if no output can begin with the prefix.
     """
 
+    @torch.inference_mode()
     def __init__(
         self,
         model: Seq2Seq,
         source: Int[Tensor, "batch source"],
-        source_mask: Bool[Tensor, "batch source"] | None,
+        source_mask: Bool[Tensor, "batch source"] | None = None,
         *,
-        forbidden: Sequence[int],
-        options: SearchOptions,
+        bos: int,
+        eos: int,
+        pad: int | None = None,
+        options: SearchOptions = SearchOptions(),
         prefix: Sequence[int] = (),
     ):
+        check_prefix(prefix, bos, eos, pad, model)
         batch, width = source.shape
         lengths = source.new_full((batch,), width) if source_mask is None else source_mask.sum(dim=1)
         self.limits = [max(limit, len(prefix) + 1) for limit in options.length_limits(lengths, model.longest).tolist()]
         self.sentences = list(range(batch))
-        self._model, self._forbidden, self._prefix = model, list(forbidden), list(prefix)
+        self.bos, self.eos, self.options, self.device = bos, eos, options, source.device
+        self._forbidden = [token for token in (bos, pad) if token is not None and token != eos]
+        self._model, self._prefix = model, list(prefix)
         self._memory = model.encode(source, source_mask)
         self._state = model.start(self._memory)
 
@@ -75,20 +95,15 @@ def worth_compacting(live: int, carried: int) -> bool:
     return 4 * live <= 3 * carried
 
 
-def forbidden_tokens(bos: int, eos: int, pad: int | None) -> list[int]:
-    """What a search never emits. A vocabulary may use one token for beginning and end; that stays allowed."""
-    return [token for token in (bos, pad) if token is not None and token != eos]
-
-
 def check_prefix(prefix: Sequence[int], bos: int, eos: int, pad: int | None, model: Seq2Seq) -> None:
     """Refuse a prefix that no output can begin with.
 
     Raises:
-        ValueError: if it holds a special or unknown id, or leaves no room for the end of sentence.
+        UserError: if it holds a special or unknown id, or leaves no room for the end of sentence.
     """
     vocabulary = model.output.out_features
     for token in prefix:
         if token in (bos, eos, pad) or not 0 <= token < vocabulary:
-            raise ValueError(f"a prefix cannot hold token {token}: it takes the vocabulary's, without special ones")
+            raise UserError(f"a prefix cannot hold token {token}: it takes the vocabulary's, without special ones")
     if model.longest is not None and len(prefix) >= model.longest:
-        raise ValueError(f"a prefix of {len(prefix)} tokens is too long: the model has {model.longest} positions")
+        raise UserError(f"a prefix of {len(prefix)} tokens is too long: the model has {model.longest} positions")

@@ -10,7 +10,6 @@ import torch
 
 from qkv.config.schema import TrainingConfig
 from qkv.decoding.engines.contract import title
-from qkv.decoding.hypothesis import SearchOptions
 from qkv.decoding.ranking import best_token
 from qkv.decoding.steps import Progress
 from qkv.measuring.environment import seconds_of, undisturbed
@@ -116,7 +115,8 @@ def decoding_speed(translator: Translator, sources: Sequence[str], beam: int) ->
 @torch.inference_mode()
 def _begun(translator: Translator, source: torch.Tensor) -> Progress:
     """A search that has read its sources."""
-    return Progress(translator.reference.model, source, None, forbidden=(), options=SearchOptions())
+    special = translator.tokenizers.target
+    return Progress(translator.reference.model, source, bos=special.bos, eos=special.eos, pad=special.pad)
 
 
 @torch.inference_mode()

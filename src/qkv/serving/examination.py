@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from qkv.decoding.engines.contract import title
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
 from qkv.errors import UserError
 from qkv.inspection.ablation import Head, head_counts, heads_off
 from qkv.inspection.attribution import METHODS, attribution_scores

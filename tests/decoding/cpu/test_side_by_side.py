@@ -8,7 +8,7 @@ import torch
 from qkv.decoding.cpu.side_by_side import side_by_side
 from qkv.decoding.engines.contract import Request
 from qkv.decoding.engines.torch_engine import TorchEngine
-from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.options import SearchOptions
 from qkv.nn import Transformer, TransformerConfig
 from qkv.text.corpus import Pair
 from qkv.text.tokenizer import Tokenizers

@@ -6,7 +6,7 @@ import torch
 import qkv
 from qkv.decoding.engines.contract import Request
 from qkv.decoding.engines.torch_engine import TorchEngine, lower_precision
-from qkv.decoding.hypothesis import SearchOptions
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.shortlist import Shortlist
 from qkv.errors import UserError
 from qkv.nn import Transformer, TransformerConfig

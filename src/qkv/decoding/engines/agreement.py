@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from qkv.decoding.engines.contract import Request
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
 from qkv.errors import UserError
 from qkv.text.tokenizer import Tokenizer, Tokenizers
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.shortlist import Shortlist
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.tokenizer import Tokenizers

@@ -21,7 +21,8 @@ import torch
 
 from qkv.decoding.engines.contract import Request
 from qkv.decoding.engines.ctranslate2_model import library, vocabulary
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.sentences import length_sorted_batches
 from qkv.decoding.shortlist import Shortlist
 from qkv.errors import UserError

@@ -12,12 +12,13 @@ from qkv.decoding.cpu.quantization import quantize
 from qkv.decoding.cpu.side_by_side import side_by_side
 from qkv.decoding.engines import PRECISIONS
 from qkv.decoding.engines.contract import EngineKind, Request
-from qkv.decoding.hypothesis import Hypothesis, SearchOptions
+from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.options import SearchOptions
 from qkv.decoding.scoring import score_targets
 from qkv.decoding.search import search
 from qkv.decoding.sentences import length_sorted_batches, tokens_at_once
 from qkv.decoding.shortlist import Shortlist, Shortlisted
-from qkv.decoding.steps import check_prefix
+from qkv.decoding.steps import Progress, check_prefix
 from qkv.devices import Precision, autocast
 from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
@@ -68,7 +69,7 @@ class TorchEngine:
         sources, model = request.sources, self.model
         prefixes = [tuple(prefix) for prefix in request.prefixes or [()] * len(sources)]
         for prefix in set(prefixes):
-            self._check(prefix)
+            check_prefix(prefix, **self._special(), model=self._model)
 
         def search_batch(indices: Sequence[int]) -> list[list[Hypothesis]]:
             chosen, prefix = [sources[index] for index in indices], prefixes[indices[0]]
@@ -99,11 +100,10 @@ class TorchEngine:
         Raises:
             UserError: if no output can begin with the prefix.
         """
-        self._check(prefix)
         record, ids = BeamRecord(options), torch.tensor([source], device=self.device)
         with autocast(self.device, self._autocast):
             [found] = beam_search(
-                self.model, ids, None, **self._special(), options=options, prefix=prefix, record=record
+                Progress(self.model, ids, None, **self._special(), options=options, prefix=prefix), record
             )
         return found, record.trees[0]
 
@@ -133,12 +133,6 @@ class TorchEngine:
     def _special(self) -> dict[str, int]:
         target = self._tokenizers.target
         return {"bos": target.bos, "eos": target.eos, "pad": target.pad}
-
-    def _check(self, prefix: Sequence[int]) -> None:
-        try:
-            check_prefix(prefix, **self._special(), model=self._model)
-        except ValueError as error:
-            raise UserError(str(error)) from None
 
 
 def _groups(prefixes: Sequence[tuple[int, ...]]) -> list[list[int]]:
