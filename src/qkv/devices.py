@@ -12,6 +12,7 @@ import torch
 from qkv.errors import UserError
 
 Precision = Literal["float32", "bf16", "fp16"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -37,7 +38,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """Matrix products in bf16 or fp16, everything delicate in float32 (Micikevicius et al. 2018)."""
     if precision == "float32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+    return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 def limit_this_thread(threads: int) -> None:

@@ -22,7 +22,7 @@ def spoken_time(seconds: float) -> str:
 
 @contextmanager
 def bar(
-    total: float | None, unit: str, show: bool = True, *, what: str | None = None, delay: float = 0.0
+    total: int | float | None, unit: str, show: bool = True, *, what: str | None = None, delay: float = 0.0
 ) -> Iterator[Callable[..., None]]:
     """A bar on standard error, or a counter where the total is None; nothing if that is no terminal.
 
@@ -32,7 +32,7 @@ def bar(
         total=total, unit=f" {unit}", desc=what, delay=delay, leave=total is not None, disable=None if show else True
     ) as shown:
 
-        def advance(count: float, what: str | None = None) -> None:
+        def advance(count: int | float, what: str | None = None) -> None:
             if what is not None:
                 shown.set_description(what)
             shown.update(count)

@@ -1,8 +1,7 @@
 """From text to text: a trained model, its tokenizers and a search."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +15,12 @@ from qkv.decoding.engines.registry import ENGINES
 from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.decoding.hypothesis import Hypothesis
 from qkv.decoding.options import SearchOptions
-from qkv.decoding.sentences import length_sorted_batches
+from qkv.decoding.sentences import in_order, length_sorted_batches
 from qkv.decoding.shortlist import open_shortlist
 from qkv.devices import pick_device
 from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.progress import bar
 from qkv.run.checkpoint import load_model
 from qkv.run.directory import Run
 from qkv.text.tokenizer import Tokenizers
@@ -113,12 +113,7 @@ class Translator:
 
     @overload
     def translate(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
-        self,
-        sources: str,
-        *,
-        beam: int | None = None,
-        length_penalty: float | None = None,
-        progress: bool = False,
+        self, sources: str, *, beam: int | None = ..., length_penalty: float | None = ..., progress: bool = ...
     ) -> str: ...
 
     @overload
@@ -126,9 +121,9 @@ class Translator:
         self,
         sources: Sequence[str],
         *,
-        beam: int | None = None,
-        length_penalty: float | None = None,
-        progress: bool = False,
+        beam: int | None = ...,
+        length_penalty: float | None = ...,
+        progress: bool = ...,
     ) -> list[str]: ...
 
     def translate(
@@ -220,7 +215,7 @@ class Translator:
             UserError: if the engine has no prefixes, or one is impossible.
         """
         request = Request(sources, self.options if options is None else options, prefixes)
-        with _progress_bar(len(sources), progress) as advance:
+        with bar(len(sources), "lines", progress) as advance:
             return self.engine.search(request, batch_tokens=self.batch_tokens, on_progress=advance)
 
     def search_recorded(
@@ -238,13 +233,10 @@ class Translator:
     ) -> list[list[float]]:
         """Natural log-probability of each token of each target; sources and targets are ids, with eos."""
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
-        scores: dict[int, list[float]] = {}
-        with _progress_bar(len(lengths), progress) as advance:
-            for batch in length_sorted_batches(lengths, self.batch_tokens):
-                found = self.engine.score([sources[i] for i in batch], [targets[i] for i in batch])
-                scores.update(zip(batch, found, strict=True))
-                advance(len(batch))
-        return [scores[index] for index in range(len(lengths))]
+        batches = length_sorted_batches(lengths, self.batch_tokens)
+        found = (self.engine.score([sources[i] for i in batch], [targets[i] for i in batch]) for batch in batches)
+        with bar(len(lengths), "lines", progress) as advance:
+            return in_order(batches, found, advance)
 
     def search_options(self, beam: int | None, length_penalty: float | None, n_best: int) -> SearchOptions:
         """The translator's own options with some of them replaced; `UserError` if they are impossible."""
@@ -257,12 +249,9 @@ class Translator:
     def _search(self, sources: Sequence[str], options: SearchOptions, progress: bool) -> list[list[Hypothesis]]:
         """The hypotheses for each source, in the order of the input; none for a blank one."""
         encoded = self.encode(sources, "source")
-        wanted = [index for index, source in enumerate(sources) if source.strip()]
-        found = self.search([encoded[index] for index in wanted], options, progress=progress)
-        results: list[list[Hypothesis]] = [[] for _ in sources]
-        for index, hypotheses in zip(wanted, found, strict=True):
-            results[index] = hypotheses
-        return results
+        wanted = [ids for ids, source in zip(encoded, sources, strict=True) if source.strip()]
+        found = iter(self.search(wanted, options, progress=progress))
+        return [next(found) if source.strip() else [] for source in sources]
 
     def translation(self, hypothesis: Hypothesis) -> Translation:
         """A search's output as text."""
@@ -336,12 +325,3 @@ def load(
         batch_tokens=decoding.batch_tokens,
         engine=kind.open(opening),
     )
-
-
-@contextmanager
-def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr, moved on by calling what is yielded; none if `show` is false or no terminal is there."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit=" lines", disable=None if show else True) as bar:
-        yield bar.update

@@ -1,6 +1,9 @@
 """Many sources at once: in batches of like length, as many as a machine's threads are best busied with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+Row = TypeVar("Row")
 
 _ENOUGH_ROWS = 32
 _BATCHES_A_THREAD = 2
@@ -28,3 +31,20 @@ def length_sorted_batches(lengths: Sequence[int], max_tokens: int) -> list[list[
             longest = lengths[index]
         batches[-1].append(index)
     return batches
+
+
+def in_order(
+    batches: Sequence[Sequence[int]],
+    found: Iterable[Sequence[Row]],
+    on_progress: Callable[[int], object] | None = None,
+) -> list[Row]:
+    """What was found for each batch of indices, one after the other, as rows in the order of their indices.
+
+    `on_progress` is called with the size of each batch as it comes.
+    """
+    rows: dict[int, Row] = {}
+    for indices, results in zip(batches, found, strict=True):
+        rows.update(zip(indices, results, strict=True))
+        if on_progress is not None:
+            on_progress(len(indices))
+    return [rows[index] for index in range(len(rows))]

@@ -56,22 +56,28 @@ class Packing:
     """
 
     def __init__(self, model: Seq2Seq):
-        self._model = model
-        self._seen: list[tuple[int, int, torch.dtype, torch.device, int]] = []
-        self._packed = model
+        self._model = self._packed = model
+        self._seen: list[object] | None = None
 
     def packed(self) -> Seq2Seq:
         """A copy with packed linear maps, which shares all else; the model itself if it is of another kind."""
-        if any(module._forward_hooks or module._forward_pre_hooks for module in self._model.modules()):
+        found = versions(self._model)
+        if found is None:
             return self._model
-        parameters = list(self._model.parameters())
-        found = [(id(p), p.data_ptr(), p.dtype, p.device, 0 if p.is_inference() else p._version) for p in parameters]
         if found != self._seen:
-            suits = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters)
+            suits = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in self._model.parameters())
             suits = suits and any(type(module) is nn.Linear for module in self._model.modules())  # else quantised
             self._packed = with_linear_maps(self._model, PackedLinear) if suits else self._model
             self._seen = found
         return self._packed
+
+
+def versions(model: Seq2Seq) -> list[object] | None:
+    """What differs after a weight was changed; None while a part has forward hooks, which want to be called."""
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        return None
+    weights = model.parameters()
+    return [(id(p), p.data_ptr(), p.dtype, p.device, 0 if p.is_inference() else p._version) for p in weights]
 
 
 @cache

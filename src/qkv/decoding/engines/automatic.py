@@ -6,18 +6,16 @@ positions, an output that begins with a prefix, a model that was changed after i
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
+from qkv.decoding.cpu.packing import versions
 from qkv.decoding.engines import PRECISIONS
 from qkv.decoding.engines.contract import Engine, EngineKind, Opening, Request, title
 from qkv.decoding.engines.ctranslate2_cache import open_engine
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
 from qkv.decoding.engines.torch_engine import TORCH
 from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.sentences import Row, in_order
 from qkv.errors import UserError
-from qkv.nn.seq2seq import Seq2Seq
-
-Row = TypeVar("Row")
 
 
 class AutomaticEngine:
@@ -36,7 +34,7 @@ class AutomaticEngine:
         self.note = f"engine {title(fast)}"
         self._fast, self._opening = fast, opening
         self._torch: Engine | None = None
-        self._exported = self._torch_has_seen = _versions(opening.model)
+        self._exported = self._torch_has_seen = versions(opening.model)
 
     def search(
         self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], object] | None = None
@@ -62,24 +60,15 @@ class AutomaticEngine:
 
     def _share(self, lengths: Sequence[int | None], work: Callable[[Engine, Sequence[int]], list[Row]]) -> list[Row]:
         """Rows in order: from CTranslate2 those that it has the length for, from torch the others."""
-        now = _versions(self._opening.model)
+        now = versions(self._opening.model)
         changed = now != self._exported
         others = [i for i, length in enumerate(lengths) if changed or length is None or length > self._fast.longest]
         if not others:
             return work(self._fast, range(len(lengths)))
         if self._torch is None or self._torch_has_seen != now:
             self._torch, self._torch_has_seen = TORCH.open(self._opening), now
-        rows = dict(zip(others, work(self._torch, others), strict=True))
-        if fitting := [index for index in range(len(lengths)) if index not in rows]:
-            rows.update(zip(fitting, work(self._fast, fitting), strict=True))
-        return [rows[index] for index in range(len(lengths))]
-
-
-def _versions(model: Seq2Seq) -> list[tuple[int, int]] | None:
-    """What differs after a weight was changed; None while a part has forward hooks, which want to be called."""
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
-        return None
-    return [(tensor.data_ptr(), tensor._version) for tensor in model.parameters() if not tensor.is_inference()]
+        fitting = sorted(set(range(len(lengths))).difference(others))
+        return in_order([others, fitting], [work(self._torch, others), work(self._fast, fitting) if fitting else []])
 
 
 def _open(opening: Opening) -> Engine:

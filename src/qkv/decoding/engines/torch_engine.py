@@ -16,10 +16,10 @@ from qkv.decoding.hypothesis import Hypothesis
 from qkv.decoding.options import SearchOptions
 from qkv.decoding.scoring import score_targets
 from qkv.decoding.search import search
-from qkv.decoding.sentences import length_sorted_batches, tokens_at_once
+from qkv.decoding.sentences import in_order, length_sorted_batches, tokens_at_once
 from qkv.decoding.shortlist import Shortlist, Shortlisted
 from qkv.decoding.steps import Progress, check_prefix
-from qkv.devices import Precision, autocast
+from qkv.devices import DTYPES, Precision, autocast
 from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import forced_batch, pad
@@ -68,7 +68,10 @@ class TorchEngine:
         """See `Engine.search`."""
         sources, model = request.sources, self.model
         prefixes = [tuple(prefix) for prefix in request.prefixes or [()] * len(sources)]
-        for prefix in set(prefixes):
+        alike: dict[tuple[int, ...], list[int]] = {}  # indices of those that begin with a prefix
+        for index, prefix in enumerate(prefixes):
+            alike.setdefault(prefix, []).append(index)
+        for prefix in alike:
             check_prefix(prefix, **self._special(), model=self._model)
 
         def search_batch(indices: Sequence[int]) -> list[list[Hypothesis]]:
@@ -80,17 +83,11 @@ class TorchEngine:
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         most = tokens_at_once(lengths, batch_tokens // request.options.beam, threads)
         batches = [
-            [alike[place] for place in places]
-            for alike in _groups(prefixes)
-            for places in length_sorted_batches([lengths[index] for index in alike], most)
+            [group[place] for place in places]
+            for group in alike.values()
+            for places in length_sorted_batches([lengths[index] for index in group], most)
         ]
-        results: list[list[Hypothesis]] = [[] for _ in sources]
-        for indices, found in zip(batches, side_by_side(search_batch, batches, threads), strict=True):
-            for index, hypotheses in zip(indices, found, strict=True):
-                results[index] = hypotheses
-            if on_progress is not None:
-                on_progress(len(indices))
-        return results
+        return in_order(batches, side_by_side(search_batch, batches, threads), on_progress)
 
     def search_recorded(
         self, source: Sequence[int], options: SearchOptions, prefix: Sequence[int] = ()
@@ -102,9 +99,8 @@ class TorchEngine:
         """
         record, ids = BeamRecord(options), torch.tensor([source], device=self.device)
         with autocast(self.device, self._autocast):
-            [found] = beam_search(
-                Progress(self.model, ids, None, **self._special(), options=options, prefix=prefix), record
-            )
+            progress = Progress(self.model, ids, None, **self._special(), options=options, prefix=prefix)
+            [found] = beam_search(progress, record)
         return found, record.trees[0]
 
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -135,14 +131,6 @@ class TorchEngine:
         return {"bos": target.bos, "eos": target.eos, "pad": target.pad}
 
 
-def _groups(prefixes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Indices of those that are alike."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, prefix in enumerate(prefixes):
-        groups.setdefault(prefix, []).append(index)
-    return list(groups.values())
-
-
 def lower_precision(model: Seq2Seq, precision: str, device: torch.device) -> Seq2Seq:
     """A model for decoding in int8 (on a CPU), bf16 or fp16 (on CUDA): a copy, unless it is to stay float32.
 
@@ -157,13 +145,11 @@ def lower_precision(model: Seq2Seq, precision: str, device: torch.device) -> Seq
         if "fbgemm" not in torch.backends.quantized.supported_engines:
             raise UserError("precision int8 needs a CPU with AVX2: take float32")
         return quantize(model)
-    if precision == "bf16":
-        return copy.deepcopy(model).to(torch.bfloat16)
-    if precision == "fp16":
-        if device.type == "cpu":
-            raise UserError("precision fp16 is for cuda: take float32 or int8 on a CPU")
-        return copy.deepcopy(model).to(torch.float16)
-    raise UserError(f"unknown precision {precision!r}: use float32, bf16, fp16 or int8")
+    if precision not in DTYPES:
+        raise UserError(f"unknown precision {precision!r}: use {', '.join(PRECISIONS)}")
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("precision fp16 is for cuda: take float32 or int8 on a CPU")
+    return copy.deepcopy(model).to(DTYPES[precision])
 
 
 TORCH = EngineKind(
