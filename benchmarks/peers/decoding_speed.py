@@ -12,7 +12,7 @@ from hardware import NO_BF16, has_bf16
 from process import System, noting
 
 import qkv
-from qkv.decoding.engines.ctranslate2_model import export_ctranslate2
+from qkv.decoding.engines.ctranslate2_model import specification
 from qkv.errors import UserError
 from qkv.interchange.marian import MARIAN
 from qkv.metrics.translation import BLEU
@@ -160,7 +160,8 @@ def _contender(
     model = scratch / f"{name}-model"
     options["model"] = str(model)
     if family == "ctranslate2":
-        export_ctranslate2(translator.model, translator.tokenizers, model, quantization=precision)
+        model.mkdir()
+        specification(translator.model, translator.tokenizers, precision).save(str(model))
         system = System(name, "decode_ctranslate2.py", pythons["peers"], options, threads, ABOUT[name])
         return Contender(system, sources, MKL)
     if reason := MARIAN.refusal(translator.model, translator.tokenizers):

@@ -1,5 +1,6 @@
 """CTranslate2 computes, searches and scores as the model does that was exported; what it cannot do is refused."""
 
+import itertools
 import re
 import threading
 
@@ -8,7 +9,7 @@ import torch
 
 from qkv.decoding.engines.contract import Engine, Request
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
-from qkv.decoding.engines.ctranslate2_model import export_ctranslate2, vocabulary
+from qkv.decoding.engines.ctranslate2_model import specification, vocabulary
 from qkv.decoding.options import SearchOptions
 from qkv.decoding.search import search
 from qkv.errors import UserError
@@ -18,12 +19,20 @@ from qkv.text.batches import pad
 ctranslate2 = pytest.importorskip("ctranslate2")
 
 
+def written(model, tokenizers, path, quantization="float32"):
+    path.mkdir()
+    specification(model, tokenizers, quantization).save(str(path))
+    return path
+
+
 @pytest.fixture
 def export(tmp_path):
     """A function that exports a model and opens it."""
 
-    def opened(model, tokenizers, *, quantization="none", precision="float32", longest=4096):
-        path = export_ctranslate2(model, tokenizers, tmp_path / "exported", quantization=quantization)
+    numbers = itertools.count()
+
+    def opened(model, tokenizers, *, quantization="float32", precision="float32", longest=4096):
+        path = written(model, tokenizers, tmp_path / f"exported-{next(numbers)}", quantization)
         return CTranslate2Engine(path, tokenizers, longest=longest, precision=precision)
 
     return opened
@@ -110,14 +119,14 @@ class TestWeights:
     def test_int8_takes_least_space(self, joint, make_model, tmp_path):
         model = make_model(joint, position="rotary")  # without a table of positions, which stays as it is
         sizes = [
-            (export_ctranslate2(model, joint, tmp_path / kind, quantization=kind) / "model.bin").stat().st_size
+            (written(model, joint, tmp_path / kind, kind) / "model.bin").stat().st_size
             for kind in ("int8", "float16", "float32")
         ]
         assert sizes == sorted(sizes)
 
     def test_the_model_is_left_as_it_was(self, joint, make_model, tmp_path):
         model, untouched = make_model(joint), make_model(joint)
-        export_ctranslate2(model, joint, tmp_path / "exported", quantization="int8")
+        written(model, joint, tmp_path / "exported", "int8")
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, untouched.state_dict()[name]), name
 
@@ -255,9 +264,9 @@ class TestVocabulary:
         expected = searched_by_torch(model, sources, joint, options)
         assert [row[0].tokens for row in found] == [row[0].tokens for row in expected]
 
-    def test_a_tokenizer_of_another_size_is_refused(self, joint, separate, make_model, tmp_path):
+    def test_a_tokenizer_of_another_size_is_refused(self, joint, separate, make_model):
         with pytest.raises(UserError, match="the model has 61 source tokens, its tokenizer 60"):
-            export_ctranslate2(make_model(joint, vocab_size=61), joint, tmp_path / "exported")
+            specification(make_model(joint, vocab_size=61), joint)
 
 
 class TestRefusals:
@@ -271,17 +280,16 @@ class TestRefusals:
             ({"mask_padding": False}, "mask_padding=false"),
         ],
     )
-    def test_what_ctranslate2_lacks(self, options, message, joint, make_model, tmp_path):
+    def test_what_ctranslate2_lacks(self, options, message, joint, make_model):
         with pytest.raises(UserError, match=f"CTranslate2 cannot run a model with {message}"):
-            export_ctranslate2(make_model(joint, **options), joint, tmp_path / "exported")
-        assert list(tmp_path.iterdir()) == []
+            specification(make_model(joint, **options), joint)
 
     @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"transformer"}))
-    def test_other_architectures(self, name, joint, tmp_path):
+    def test_other_architectures(self, name, joint):
         architecture = ARCHITECTURES[name]
         model = architecture.build(architecture.config(60, d_model=8, **architecture.implied))
         with pytest.raises(UserError, match=f"this model is a {type(model).__name__}"):
-            export_ctranslate2(model, joint, tmp_path / "exported")
+            specification(model, joint)
 
     def test_sequences_beyond_the_positions(self, joint, make_model, encode, export):
         engine = export(make_model(joint, position="learned", max_length=6), joint, longest=6)

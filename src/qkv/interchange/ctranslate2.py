@@ -1,13 +1,11 @@
 """CTranslate2 (https://opennmt.net/CTranslate2), a C++ engine that decodes fast on CPUs, as a target of exports."""
 
 from pathlib import Path
-from typing import cast
 
 from qkv.decoding.engines.agreement import Searcher
 from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
 from qkv.decoding.engines.ctranslate2_model import (
     TOLERANCES,
-    Quantization,
     library,
     positions_of,
     specification,
@@ -44,7 +42,7 @@ class CTranslate2(Target):
 
     def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> None:
         """See `Target`."""
-        specification(model, tokenizers, cast(Quantization, quantization)).save(str(directory))
+        specification(model, tokenizers, quantization).save(str(directory))
         write_tokenizers(tokenizers, directory)
 
     def read(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> Searcher:

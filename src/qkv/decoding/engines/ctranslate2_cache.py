@@ -3,7 +3,6 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from qkv.decoding.engines.contract import EngineKind, Opening
 from qkv.decoding.engines.ctranslate2_engine import COMPUTE_TYPES, CTranslate2Engine, compute_type
 from qkv.decoding.engines.ctranslate2_model import (
     TOLERANCES,
-    Quantization,
     positions_of,
     specification,
     supported_config,
@@ -32,9 +30,6 @@ from qkv.text.tokenizer import Tokenizers
 
 _FORMAT = 1
 _STAMP = "engine.json"
-
-_STORED: dict[str, Quantization] = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
-"""For each precision of ours, how CTranslate2 is to store weights."""
 
 _TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -54,7 +49,7 @@ def open_engine(opening: Opening, *, temporary: bool = True) -> CTranslate2Engin
     """
     model, tokenizers, precision, shortlist = opening.model, opening.tokenizers, opening.precision, opening.shortlist
     longest, device = positions_of(supported_config(model)), next(model.parameters()).device
-    compute_type(precision, device)
+    stored = compute_type(precision, device)
 
     def load(path: Path) -> CTranslate2Engine:
         return CTranslate2Engine(
@@ -62,14 +57,14 @@ def open_engine(opening: Opening, *, temporary: bool = True) -> CTranslate2Engin
         )
 
     def make(directory: Path) -> None:
-        specification(model, tokenizers, _STORED[precision]).save(str(directory))
+        specification(model, tokenizers, stored).save(str(directory))
         if shortlist is not None:
             write_shortlist(shortlist, tokenizers, directory)
         check(
             load(directory),
             TorchEngine(model, tokenizers, shortlist=shortlist),
             tokenizers,
-            TOLERANCES[_STORED[precision]],
+            TOLERANCES[stored],
             name="CTranslate2",
             longest=model.longest,
             outputs=precision == "float32",
@@ -94,7 +89,11 @@ def open_engine(opening: Opening, *, temporary: bool = True) -> CTranslate2Engin
         _TEMPORARY.append(place)
         make(Path(place.name))
         return load(Path(place.name))
-    _remove_orphans(opening.directory, opening.checkpoints | {opening.checkpoint})
+    for other in opening.directory.glob("ctranslate2-*"):
+        if not any(
+            other.name.startswith(f"ctranslate2-{name}-") for name in {*opening.checkpoints, opening.checkpoint}
+        ):
+            remove_directory(other)  # its checkpoint is gone
     return load(path)
 
 
@@ -134,10 +133,3 @@ def _digests(path: Path) -> dict[str, str]:
             with file.open("rb") as content:
                 digests[file.name] = hashlib.file_digest(content, "blake2b").hexdigest()
     return digests
-
-
-def _remove_orphans(engines: Path, checkpoints: Collection[str]) -> None:
-    """Models whose checkpoint is gone."""
-    for path in engines.glob("ctranslate2-*"):
-        if not any(path.name.startswith(f"ctranslate2-{name}-") for name in checkpoints):
-            remove_directory(path)

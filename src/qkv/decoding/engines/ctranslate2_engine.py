@@ -19,17 +19,18 @@ from typing import Any
 
 import torch
 
+from qkv.decoding.cpu.side_by_side import side_by_side
 from qkv.decoding.engines.contract import Request
 from qkv.decoding.engines.ctranslate2_model import library, vocabulary
 from qkv.decoding.hypothesis import Hypothesis
 from qkv.decoding.options import SearchOptions
-from qkv.decoding.sentences import length_sorted_batches
+from qkv.decoding.sentences import in_order, length_sorted_batches
 from qkv.decoding.shortlist import Shortlist
 from qkv.errors import UserError
 from qkv.text.tokenizer import Tokenizers
 
 COMPUTE_TYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
-"""What CTranslate2 calls our precisions."""
+"""What CTranslate2 calls our precisions, and how weights are stored for each."""
 
 BATCH_TOKENS = 2048
 """Source tokens × beam in a batch, at most: few and large batches are hard to share out among threads."""
@@ -55,7 +56,7 @@ def compute_type(precision: str, device: torch.device) -> str:
 
 
 class CTranslate2Engine:
-    """A model that was exported by `export_ctranslate2`, loaded. It keeps the contract of `Engine`.
+    """A model that was written by `ctranslate2_model.specification`, loaded. It keeps the contract of `Engine`.
 
     Args:
         path: the exported directory.
@@ -73,7 +74,7 @@ class CTranslate2Engine:
 
     name = "ctranslate2"
     exact = False
-    lacks = frozenset({"prefix", "record"})
+    lacks = frozenset({"prefix"})
 
     def __init__(
         self,
@@ -106,17 +107,11 @@ class CTranslate2Engine:
         sources, options = request.sources, request.options
         lengths = [len(source) for source in sources]
         self._check(lengths, "source")
+        self._load()
         limits = options.length_limits(torch.tensor(lengths, dtype=torch.int64), self.longest).tolist()
         batches = length_sorted_batches(lengths, min(batch_tokens, BATCH_TOKENS) // options.beam)
-        results: list[list[Hypothesis]] = [[] for _ in sources]
-        translator, workers = self._load(), min(self._workers, max(1, len(batches)))
-        with ThreadPoolExecutor(workers) as pool:
-            for found in pool.map(partial(self._search_batch, translator, sources, limits, options), batches):
-                for index, hypotheses in found.items():
-                    results[index] = hypotheses
-                if on_progress is not None:
-                    on_progress(len(found))
-        return results
+        work = partial(self._search_batch, sources, limits, options)
+        return in_order(batches, side_by_side(work, batches, self._workers), on_progress)
 
     def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[list[float]]:
         """See `Engine.score`."""
@@ -153,20 +148,15 @@ class CTranslate2Engine:
         return self._loaded
 
     def _search_batch(
-        self,
-        translator: Any,
-        sources: Sequence[Sequence[int]],
-        limits: Sequence[int],
-        options: SearchOptions,
-        batch: list[int],
-    ) -> dict[int, list[Hypothesis]]:
+        self, sources: Sequence[Sequence[int]], limits: Sequence[int], options: SearchOptions, batch: list[int]
+    ) -> list[list[Hypothesis]]:
         """For each index in the batch, the best outputs of that source, within its own limit."""
         results: dict[int, list[Hypothesis]] = {}
         # One limit goes for a whole batch. Where an output is longer than its own allows, it is searched again.
         waiting = [(max(limits[index] for index in batch), batch)]
         while waiting:
             limit, indices = waiting.pop()
-            found = self._translate(translator, [sources[index] for index in indices], options, limit)
+            found = self._translate([sources[index] for index in indices], options, limit)
             again = []
             for index, hypotheses in zip(indices, found, strict=True):
                 results[index] = hypotheses
@@ -174,33 +164,27 @@ class CTranslate2Engine:
                     again.append(index)
             again.sort(key=limits.__getitem__)
             waiting += [(own, list(group)) for own, group in groupby(again, key=limits.__getitem__)]
-        return results
+        return [results[index] for index in batch]
 
     def _translate(
-        self, translator: Any, sources: Sequence[Sequence[int]], options: SearchOptions, limit: int
+        self, sources: Sequence[Sequence[int]], options: SearchOptions, limit: int
     ) -> list[list[Hypothesis]]:
         """Search with one limit for all."""
         penalty = options.length_penalty if options.n_best == 1 else max(options.length_penalty, _ALMOST_ZERO)
-        found = self._call(translator, sources, options, limit, options.n_best, penalty)
+        found = self._call(sources, options, limit, options.n_best, penalty)
         cut_off = [index for index, each in enumerate(found) if not all(hypothesis.finished for hypothesis in each)]
         if cut_off and options.beam > 1:
             chosen = [sources[index] for index in cut_off]
-            again = self._call(translator, chosen, options, limit, options.beam, _ENDED_FIRST)
+            again = self._call(chosen, options, limit, options.beam, _ENDED_FIRST)
             for index, hypotheses in zip(cut_off, again, strict=True):
                 found[index] = hypotheses[: options.n_best]
         return found
 
     def _call(
-        self,
-        translator: Any,
-        sources: Sequence[Sequence[int]],
-        options: SearchOptions,
-        limit: int,
-        count: int,
-        penalty: float,
+        self, sources: Sequence[Sequence[int]], options: SearchOptions, limit: int, count: int, penalty: float
     ) -> list[list[Hypothesis]]:
         """The `count` outputs that are best by a length penalty of its own, then ranked as `options` say."""
-        found = translator.translate_batch(
+        found = self._load().translate_batch(
             [self._pieces(source) for source in sources],
             beam_size=options.beam,
             num_hypotheses=count,

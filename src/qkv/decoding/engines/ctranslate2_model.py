@@ -7,22 +7,18 @@ positions of its own we write ours, which begins at position 0 and alternates si
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor, nn
 
 from qkv.decoding.shortlist import Shortlist
 from qkv.errors import UserError
-from qkv.files import new_directory
 from qkv.nn import MultiHeadAttention, Transformer, TransformerConfig
 from qkv.nn.embedding import sinusoidal_position
 from qkv.nn.layers import DecoderLayer, EncoderLayer, FeedForward
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.tokenizer import Tokenizer, Tokenizers
-
-Quantization = Literal["none", "float32", "int8", "int16", "float16", "bfloat16"]
 
 TOLERANCES: dict[str, float] = {"float32": 0.001, "int8": 0.5, "int16": 0.03, "float16": 0.03, "bfloat16": 0.3}
 """For each way to store weights, how far a token's log-probability may be from torch's; see `agreement.check`."""
@@ -31,7 +27,7 @@ POSITIONS = 4096
 """The longest sequence of an exported model whose positions are not learned: its table has to end somewhere."""
 
 
-def library() -> ModuleType:
+def library() -> Any:
     """The package, imported.
 
     Raises:
@@ -42,43 +38,21 @@ def library() -> ModuleType:
         import ctranslate2.specs
     except ImportError:
         raise UserError("CTranslate2 is not installed: pip install 'qkv[ctranslate2]'") from None
-    module: ModuleType = ctranslate2
-    return module
+    return ctranslate2
 
 
-def export_ctranslate2(
-    model: Seq2Seq, tokenizers: Tokenizers, path: str | Path, *, quantization: Quantization = "none"
-) -> Path:
-    """Write a directory that `ctranslate2.Translator` loads: model.bin, config.json and the vocabularies.
+def specification(model: Seq2Seq, tokenizers: Tokenizers, quantization: str = "float32") -> Any:
+    """The model as a `ctranslate2.specs.TransformerSpec`: its `save` fills a directory for `ctranslate2.Translator`.
 
     Tokens are SentencePiece's pieces. A source is given with its end of sentence; an output comes without.
 
     Args:
         model: a `Transformer`.
         tokenizers: of both sides.
-        path: the new directory; an older one of that name is replaced when the new one is complete.
-        quantization: of the weights; "none" and "float32" keep them as they are.
-
-    Returns:
-        The path.
+        quantization: of the weights, one of `TOLERANCES`.
 
     Raises:
-        UserError: if CTranslate2 cannot run the model or is not installed, or the directory cannot be written.
-    """
-    path, spec = Path(path), specification(model, tokenizers, quantization)
-    try:
-        with new_directory(path) as new:
-            spec.save(str(new))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
-    return path
-
-
-def specification(model: Seq2Seq, tokenizers: Tokenizers, quantization: Quantization = "none") -> Any:
-    """The model as a `ctranslate2.specs.TransformerSpec` that is ready to be saved.
-
-    Raises:
-        UserError: see `export_ctranslate2`.
+        UserError: if CTranslate2 cannot run the model or is not installed.
     """
     config = supported_config(model)
     model = cast(Transformer, model)
@@ -114,7 +88,7 @@ def specification(model: Seq2Seq, tokenizers: Tokenizers, quantization: Quantiza
     spec.decoder.projection.weight = _array(model.output.weight)
     _fill_vocabularies(spec, tokenizers)
     spec.validate()
-    spec.optimize(quantization=None if quantization in ("none", "float32") else quantization)
+    spec.optimize(quantization=None if quantization == "float32" else quantization)
     return spec
 
 
