@@ -89,11 +89,10 @@ def open_engine(opening: Opening, *, temporary: bool = True) -> CTranslate2Engin
         _TEMPORARY.append(place)
         make(Path(place.name))
         return load(Path(place.name))
+    kept = tuple(f"ctranslate2-{name}-" for name in opening.checkpoints | {opening.checkpoint})
     for other in opening.directory.glob("ctranslate2-*"):
-        if not any(
-            other.name.startswith(f"ctranslate2-{name}-") for name in {*opening.checkpoints, opening.checkpoint}
-        ):
-            remove_directory(other)  # its checkpoint is gone
+        if not other.name.startswith(kept):  # its checkpoint is gone
+            remove_directory(other)
     return load(path)
 
 
