@@ -214,7 +214,7 @@ class Translator:
         Raises:
             UserError: if the engine has no prefixes, or one is impossible.
         """
-        request = Request(sources, self.options if options is None else options, prefixes)
+        request = Request(sources, options or self.options, prefixes)
         with bar(len(sources), "lines", progress) as advance:
             return self.engine.search(request, batch_tokens=self.batch_tokens, on_progress=advance)
 
@@ -226,7 +226,7 @@ class Translator:
         Raises:
             UserError: if the prefix is impossible.
         """
-        return self.reference.search_recorded(source, self.options if options is None else options, prefix)
+        return self.reference.search_recorded(source, options or self.options, prefix)
 
     def score_ids(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, progress: bool = False
@@ -240,11 +240,8 @@ class Translator:
 
     def search_options(self, beam: int | None, length_penalty: float | None, n_best: int) -> SearchOptions:
         """The translator's own options with some of them replaced; `UserError` if they are impossible."""
-        return self.options.changed(
-            beam=self.options.beam if beam is None else beam,
-            length_penalty=self.options.length_penalty if length_penalty is None else length_penalty,
-            n_best=n_best,
-        )
+        said = {"beam": beam, "length_penalty": length_penalty, "n_best": n_best}
+        return self.options.changed(**{name: value for name, value in said.items() if value is not None})
 
     def _search(self, sources: Sequence[str], options: SearchOptions, progress: bool) -> list[list[Hypothesis]]:
         """The hypotheses for each source, in the order of the input; none for a blank one."""
@@ -255,10 +252,9 @@ class Translator:
 
     def translation(self, hypothesis: Hypothesis) -> Translation:
         """A search's output as text."""
-        target, tokens = self.tokenizers.target, hypothesis.tokens
-        return Translation(
-            target.decode([tokens])[0], hypothesis.score, hypothesis.log_probability, target.pieces(tokens)
-        )
+        target, found = self.tokenizers.target, hypothesis
+        [text] = target.decode([found.tokens])
+        return Translation(text, found.score, found.log_probability, target.pieces(found.tokens))
 
     def encode(self, texts: Sequence[str], side: Literal["source", "target"]) -> list[list[int]]:
         """Ids of each text, eos included as in training; `UserError` if one has too many for the model."""
@@ -305,23 +301,18 @@ def load(
     outputs, tokens = model.output.out_features, tokenizers.target.vocab_size
     if outputs != tokens:
         raise UserError(f"{path}: of another shape: it has {outputs:,} target tokens, this run has {tokens:,}")
-    count = decoding.shortlist if shortlist is None else shortlist
+    narrow, count = None, decoding.shortlist if shortlist is None else shortlist
+    if count is not None:
+        narrow = open_shortlist(opened.shortlist_path(count), opened.encoded_path("train"), tokenizers, count)
     opening = Opening(
         model.eval(),
         tokenizers,
         decoding.precision if precision is None else precision,
-        None
-        if count is None
-        else open_shortlist(opened.shortlist_path(count), opened.encoded_path("train"), tokenizers, count),
+        narrow,
         opened.path / "engines",
         path.name,
         frozenset(each.name for each in opened.checkpoints_path.glob("*")),
     )
-    kind = ENGINES.find(decoding.engine if engine is None else engine)
-    return Translator(
-        model,
-        tokenizers,
-        options=decoding.search_options(),
-        batch_tokens=decoding.batch_tokens,
-        engine=kind.open(opening),
-    )
+    made = ENGINES.find(decoding.engine if engine is None else engine).open(opening)
+    options, batch_tokens = decoding.search_options(), decoding.batch_tokens
+    return Translator(model, tokenizers, options=options, batch_tokens=batch_tokens, engine=made)

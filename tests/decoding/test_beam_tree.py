@@ -13,6 +13,7 @@ from qkv.decoding.search import search
 from qkv.decoding.steps import Progress
 from qkv.errors import UserError
 from qkv.nn import Transformer, TransformerConfig, padding_mask
+from qkv.text.batches import Batch
 
 SPECIAL = {"pad": 0, "bos": 1, "eos": 2}
 LENGTHS = [6, 4, 1]
@@ -50,13 +51,9 @@ class TestPrefix:
             for hypothesis in found:
                 assert hypothesis.tokens[:3] == prefix
                 output = hypothesis.tokens + [2] * hypothesis.finished
-                scored = score_targets(
-                    model,
-                    source[row : row + 1, : LENGTHS[row]],
-                    None,
-                    torch.tensor([[1, *output[:-1]]]),
-                    torch.tensor([output]),
-                )
+                alone, begun = source[row : row + 1, : LENGTHS[row]], torch.tensor([[1, *output[:-1]]])
+                batch = Batch(alone, None, begun, torch.tensor([output]), None, len(output))
+                scored = score_targets(model, batch)
                 assert hypothesis.log_probability == pytest.approx(float(scored.sum()), rel=1e-9)
 
     def test_what_the_search_would_begin_with_anyway_changes_nothing(self, model, sources, beam):

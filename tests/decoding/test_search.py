@@ -15,6 +15,7 @@ from qkv.decoding.search import search
 from qkv.decoding.steps import Progress
 from qkv.errors import UserError
 from qkv.nn import Memory, Transformer, TransformerConfig, padding_mask
+from qkv.text.batches import Batch
 
 PAD, BOS, EOS, FIRST_WORD = 0, 1, 2, 3
 SPECIAL = {"pad": PAD, "bos": BOS, "eos": EOS}
@@ -283,7 +284,7 @@ def test_forced_scoring_equals_the_search(variant, beam):
     target_mask = padding_mask(torch.tensor([len(output) for output in outputs]))
     output = torch.nn.utils.rnn.pad_sequence(outputs, batch_first=True, padding_value=PAD)
     target = torch.cat([torch.full((len(outputs), 1), BOS), output[:, :-1]], dim=1)
-    scores = score_targets(model, source, mask, target, output, target_mask)
+    scores = score_targets(model, Batch(source, mask, target, output, target_mask, int(target_mask.sum())))
     assert scores.sum(dim=1).tolist() == pytest.approx([h.log_probability for h in found], rel=1e-9)
     assert (scores[~target_mask] == 0).all()
     assert (scores[target_mask] < 0).all()
@@ -292,9 +293,10 @@ def test_forced_scoring_equals_the_search(variant, beam):
 def test_forced_scoring_in_slices_equals_all_at_once(monkeypatch):
     model, (source, _) = make_model(), make_sources([5, 5, 5])
     target = torch.randint(FIRST_WORD, VOCAB, (3, 6), generator=torch.Generator().manual_seed(2))
-    expected = score_targets(model, source, None, target, target)
+    batch = Batch(source, None, target, target, None, target.numel())
+    expected = score_targets(model, batch)
     monkeypatch.setattr("qkv.decoding.scoring._TOKENS_AT_ONCE", 4)
-    torch.testing.assert_close(score_targets(model, source, None, target, target), expected)
+    torch.testing.assert_close(score_targets(model, batch), expected)
 
 
 @pytest.mark.parametrize("beam", [1, 4])
@@ -356,7 +358,8 @@ def test_lower_precision(dtype, tolerance, beam):
     for [best], row, length in zip(found, source, LENGTHS, strict=True):
         output = torch.tensor([[*best.tokens, EOS] if best.finished else best.tokens])
         target = torch.cat([torch.tensor([[BOS]]), output[:, :-1]], dim=1)
-        total = float(score_targets(exact, row[None, :length], None, target, output).sum())
+        batch = Batch(row[None, :length], None, target, output, None, target.numel())
+        total = float(score_targets(exact, batch).sum())
         assert best.log_probability == pytest.approx(total, abs=tolerance * output.shape[1])
 
 

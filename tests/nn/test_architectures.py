@@ -15,6 +15,7 @@ from qkv.decoding.steps import Progress
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.masks import padding_mask
 from qkv.nn.seq2seq import AttentionRecord, Seq2Seq
+from qkv.text.batches import Batch
 
 VOCAB_SIZE, TARGET_VOCAB_SIZE = 9, 11
 PAD, BOS, EOS = 0, 1, 2
@@ -206,9 +207,9 @@ def test_a_hypothesis_is_as_probable_as_a_forced_decode_of_it(model):
         for hypothesis in found:
             ended = [*hypothesis.tokens, *([EOS] if hypothesis.finished else [])]
             target_input = torch.tensor([[BOS, *ended[:-1]]])
-            scores = score_targets(
-                model, source[row : row + 1], mask[row : row + 1], target_input, torch.tensor([ended])
-            )
+            one = slice(row, row + 1)
+            batch = Batch(source[one], mask[one], target_input, torch.tensor([ended]), None, len(ended))
+            scores = score_targets(model, batch)
             assert scores.sum().item() == pytest.approx(hypothesis.log_probability, abs=1e-9)
 
 

@@ -97,7 +97,7 @@ class BeamRecord:
             kept: ranks of those that live on, in the order of the beam after this step.
         """
         tree = self.trees.setdefault(sentence, BeamTree())
-        before, step = tree._live, _next_step(tree)
+        before, step = tree._live, tree.candidates[-1].step + 1 if tree.candidates else 0
         ended, alive = finished.nonzero().flatten().tolist(), kept.tolist()
         places: dict[int, int] = {}
         rows = zip(log_probabilities.tolist(), parents.tolist(), tokens.tolist(), strict=True)
@@ -119,7 +119,3 @@ class BeamRecord:
             if index is not None:
                 tree.candidates[index] = replace(tree.candidates[index], fate="abandoned")
         tree._live = []
-
-
-def _next_step(tree: BeamTree) -> int:
-    return tree.candidates[-1].step + 1 if tree.candidates else 0

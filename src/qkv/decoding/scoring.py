@@ -1,41 +1,27 @@
 """Forced scoring: how probable a model finds outputs that are given."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.text.batches import Batch
 
 _TOKENS_AT_ONCE = 1024  # bounds the logits held in memory: tokens × vocabulary
 
 
 @torch.inference_mode()
-def score_targets(
-    model: Seq2Seq,
-    source: Int[Tensor, "batch source"],
-    source_mask: Bool[Tensor, "batch source"] | None,
-    target_input: Int[Tensor, "batch target"],
-    target_output: Int[Tensor, "batch target"],
-    target_mask: Bool[Tensor, "batch target"] | None = None,
-) -> Float[Tensor, "batch target"]:
+def score_targets(model: Seq2Seq, batch: Batch) -> Float[Tensor, "batch target"]:
     """Natural log-probability of each target token, given the source and the target tokens before it.
 
-    Args:
-        model: in eval mode.
-        source: token ids, right-padded.
-        source_mask: True = a real token; None when no row is padded.
-        target_input: the target behind its beginning of sentence.
-        target_output: the target with its end of sentence: what is scored.
-        target_mask: True = a real token; None when no row is padded.
-
-    Returns:
-        The log-probabilities, 0 on padding: a row's sum is that of its target.
+    The model is in eval mode. There are zeros on padding: a row's sum is the log-probability of its target.
     """
-    hidden = model.decode(target_input, model.encode(source, source_mask))
-    real = torch.ones_like(target_output, dtype=torch.bool) if target_mask is None else target_mask
-    parts = zip(hidden[real].split(_TOKENS_AT_ONCE), target_output[real].split(_TOKENS_AT_ONCE), strict=True)
+    hidden = model.decode(batch.target_input, model.encode(batch.source, batch.source_mask))
+    target = batch.target_output
+    real = torch.ones_like(target, dtype=torch.bool) if batch.target_mask is None else batch.target_mask
+    parts = zip(hidden[real].split(_TOKENS_AT_ONCE), target[real].split(_TOKENS_AT_ONCE), strict=True)
     scores = torch.cat([log_probabilities_of(model.project(some), wanted) for some, wanted in parts])
-    return scores.new_zeros(target_output.shape).masked_scatter(real, scores)
+    return scores.new_zeros(target.shape).masked_scatter(real, scores)
 
 
 @torch.inference_mode()

@@ -14,13 +14,12 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from qkv.decoding.cpu.packing import PackedLinear
-from qkv.decoding.cpu.quantization import QuantizedLinear
+from qkv.decoding.cpu.linear_maps import MadeLinear
 from qkv.decoding.hypothesis import Hypothesis
 from qkv.errors import UserError
 from qkv.files import write_bytes
@@ -134,10 +133,9 @@ def open_shortlist(path: Path, encoded: Path, tokenizers: Tokenizers, count: int
     """
     if path.is_file():
         return Shortlist.load(path)
-    target = tokenizers.target
+    source, target = tokenizers.source, tokenizers.target
     special = [target.bos, target.eos, target.pad, target.unk]
-    corpus = EncodedCorpus.open(encoded)
-    shortlist = learn_shortlist(corpus, tokenizers.source.vocab_size, target.vocab_size, count, special)
+    shortlist = learn_shortlist(EncodedCorpus.open(encoded), source.vocab_size, target.vocab_size, count, special)
     shortlist.save(path)
     return shortlist
 
@@ -155,13 +153,12 @@ class Shortlisted(Seq2Seq):
     def __init__(self, model: Seq2Seq, tokens: Int[Tensor, " tokens"]):
         super().__init__()
         self.model, self.tokens, self.longest = model, tokens, model.longest
-        self.output = cast(nn.Linear, _rows(model.output, tokens))  # or as good as one for whoever projects
+        output = model.output
+        made = output if isinstance(output, MadeLinear) else MadeLinear(output.weight, output.bias)
+        self.output = cast(nn.Linear, made.rows(tokens))  # as good as one for whoever projects
 
     def encode(
-        self,
-        source: Int[Tensor, "batch source"],
-        source_mask: Tensor | None = None,
-        record: AttentionRecord | None = None,
+        self, source: Tensor, source_mask: Tensor | None = None, record: AttentionRecord | None = None
     ) -> Memory:
         """See `Seq2Seq.encode`."""
         return self.model.encode(source, source_mask, record)
@@ -171,12 +168,8 @@ class Shortlisted(Seq2Seq):
         return self.model.start(memory)
 
     def decode(
-        self,
-        target: Int[Tensor, "rows target"],
-        memory: Memory,
-        cache: Cache | None = None,
-        record: AttentionRecord | None = None,
-    ) -> Float[Tensor, "rows target d_model"]:
+        self, target: Tensor, memory: Memory, cache: Cache | None = None, record: AttentionRecord | None = None
+    ) -> Tensor:
         """See `Seq2Seq.decode`."""
         return self.model.decode(self.tokens[target], memory, cache, record)
 
@@ -188,15 +181,3 @@ class Shortlisted(Seq2Seq):
         """What a search has found, in the model's own ids."""
         tokens = self.tokens.tolist()
         return [[replace(best, tokens=[tokens[place] for place in best.tokens]) for best in row] for row in found]
-
-
-def _rows(linear: nn.Module, rows: Tensor) -> nn.Module:
-    """The part of a linear map that leads to some of its outputs."""
-    if isinstance(linear, PackedLinear | QuantizedLinear):
-        return linear.rows(rows)
-    assert isinstance(linear, nn.Linear)
-    part = nn.Linear(linear.in_features, len(rows), bias=linear.bias is not None, device="meta")
-    part.weight = nn.Parameter(linear.weight[rows], requires_grad=False)
-    if linear.bias is not None:
-        part.bias = nn.Parameter(linear.bias[rows], requires_grad=False)
-    return part

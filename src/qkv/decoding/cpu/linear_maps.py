@@ -3,8 +3,9 @@
 import copy
 from collections.abc import Callable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from qkv.decoding.cpu.straight import StraightDecoderLayer
 from qkv.nn.attention import StackedLinear
@@ -32,6 +33,28 @@ def with_linear_maps(model: Seq2Seq, make: MakeLinear) -> Seq2Seq:
             if type(child) is DecoderLayer:
                 setattr(module, name, StraightDecoderLayer(child))
     return changed.eval()
+
+
+class MadeLinear(nn.Module):
+    """A linear map for evaluation, made from the weight and bias of another, with which it shares them.
+
+    Args:
+        weight: of the linear map.
+        bias: of the linear map.
+    """
+
+    def __init__(self, weight: Float[Tensor, "out_features in_features"], bias: Float[Tensor, " out_features"] | None):
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._weight, self._bias = weight.detach(), None if bias is None else bias.detach()
+
+    def forward(self, x: Float[Tensor, "*rows in_features"]) -> Float[Tensor, "*rows out_features"]:
+        """What `nn.Linear` gives, or nearly."""
+        return F.linear(x, self._weight, self._bias)
+
+    def rows(self, wanted: Int[Tensor, " wanted"]) -> "MadeLinear":
+        """The part of the map that leads to some of its outputs."""
+        return type(self)(self._weight[wanted], None if self._bias is None else self._bias[wanted])
 
 
 class Stack(nn.Module):

@@ -8,28 +8,21 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qkv.decoding.cpu.linear_maps import with_linear_maps
+from qkv.decoding.cpu.linear_maps import MadeLinear, with_linear_maps
 from qkv.nn.seq2seq import Seq2Seq
 
 _FEW = range(2, 17)  # rows for which blocks are the faster layout
 
 
-class PackedLinear(nn.Module):
-    """What `nn.Linear` does, for evaluation on a CPU in float32. Each layout is made when it is first needed.
-
-    Args:
-        weight: of the linear map; it is shared, not copied.
-        bias: of the linear map.
-    """
+class PackedLinear(MadeLinear):
+    """What `nn.Linear` does, on a CPU in float32. Each layout is made when it is first needed; see `MadeLinear`."""
 
     def __init__(self, weight: Float[Tensor, "out_features in_features"], bias: Float[Tensor, " out_features"] | None):
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self._weight, self._bias = weight.detach(), None if bias is None else bias.detach()
+        super().__init__(weight, bias)
         self._by_input: Tensor | None = None
         self._blocks: Tensor | None = None
 
@@ -42,10 +35,6 @@ class PackedLinear(nn.Module):
         if self._by_input is None:
             self._by_input = self._weight.t().contiguous().t()
         return F.linear(x, self._by_input, self._bias)
-
-    def rows(self, wanted: Int[Tensor, " wanted"]) -> "PackedLinear":
-        """The part of the map that leads to some of its outputs."""
-        return PackedLinear(self._weight[wanted], None if self._bias is None else self._bias[wanted])
 
 
 class Packing:

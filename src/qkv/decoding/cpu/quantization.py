@@ -9,28 +9,22 @@ import warnings
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
-from qkv.decoding.cpu.linear_maps import with_linear_maps
+from qkv.decoding.cpu.linear_maps import MadeLinear, with_linear_maps
 from qkv.nn.seq2seq import Seq2Seq
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(MadeLinear):
     """What `nn.Linear` does, in 8 bits; on a CPU alone, and not to be trained.
 
     Inputs take 7 bits, as AVX2's instruction adds two products in 16. They share one scale, so a row's result depends
-    a little on the rows beside it.
-
-    Args:
-        weight: of the linear map.
-        bias: is added in float32.
+    a little on the rows beside it. The bias is added in float32. See `MadeLinear`.
     """
 
     def __init__(self, weight: Float[Tensor, "out_features in_features"], bias: Float[Tensor, " out_features"] | None):
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self._exact = (weight.detach(), None if bias is None else bias.detach())
+        super().__init__(weight, bias)
         weight = weight.detach().float()
         scales = weight.abs().amax(dim=1).clamp(min=1e-12).double() / 127
         zeros = torch.zeros(self.out_features, dtype=torch.int64)
@@ -50,11 +44,6 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Float[Tensor, "*rows in_features"]) -> Float[Tensor, "*rows out_features"]:
         """The map's approximation, in float32."""
         return cast(Tensor, torch.ops.quantized.linear_dynamic(x, self._packed, reduce_range=True))
-
-    def rows(self, wanted: Int[Tensor, " wanted"]) -> "QuantizedLinear":
-        """The part of the map that leads to some of its outputs."""
-        weight, bias = self._exact
-        return QuantizedLinear(weight[wanted], None if bias is None else bias[wanted])
 
 
 def quantize(model: Seq2Seq) -> Seq2Seq:

@@ -118,7 +118,7 @@ class CTranslate2Engine:
         self._check(map(len, sources), "source")
         self._check(map(len, targets), "target")
         scored = self._load().score_batch(
-            [self._pieces(source) for source in sources],
+            self._pieces(sources),
             [[self._target_names[token] for token in target[:-1]] for target in targets],  # it adds the end itself
             max_input_length=0,
         )
@@ -185,7 +185,7 @@ class CTranslate2Engine:
     ) -> list[list[Hypothesis]]:
         """The `count` outputs that are best by a length penalty of its own, then ranked as `options` say."""
         found = self._load().translate_batch(
-            [self._pieces(source) for source in sources],
+            self._pieces(sources),
             beam_size=options.beam,
             num_hypotheses=count,
             length_penalty=penalty,
@@ -212,8 +212,8 @@ class CTranslate2Engine:
             hypotheses.append(Hypothesis(tokens[:-1] if finished else tokens, score, log_probability, finished))
         return sorted(hypotheses, key=lambda hypothesis: (hypothesis.finished, hypothesis.score), reverse=True)
 
-    def _pieces(self, source: Sequence[int]) -> list[str]:
-        return [self._source_names[token] for token in source]
+    def _pieces(self, sources: Sequence[Sequence[int]]) -> list[list[str]]:
+        return [[self._source_names[token] for token in source] for source in sources]
 
     def _check(self, lengths: Any, side: str) -> None:
         for number, length in enumerate(lengths, start=1):

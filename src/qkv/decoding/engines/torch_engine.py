@@ -109,9 +109,7 @@ class TorchEngine:
             return []
         batch = forced_batch(sources, targets, self._tokenizers).to(self.device)
         with autocast(self.device, self._autocast):
-            scores = score_targets(
-                self.model, batch.source, batch.source_mask, batch.target_input, batch.target_output, batch.target_mask
-            )
+            scores = score_targets(self.model, batch)
         return [row[: len(target)] for row, target in zip(scores.tolist(), targets, strict=True)]
 
     def _search_batch(
