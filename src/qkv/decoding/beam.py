@@ -53,7 +53,8 @@ def beam_search(progress: Progress, record: BeamRecord | None = None) -> list[li
                 if not ending.settled:
                     record.add(progress.sentences[row], best[row], parents[row], newest[row], finished[row], ranks[row])
         parents, newest = parents.gather(1, ranks), newest.gather(1, ranks)
-        tokens = torch.cat([_beams(tokens, parents), newest[:, :, None]], dim=2)
+        continued = tokens.gather(1, parents[:, :, None].expand(-1, -1, tokens.shape[2]))
+        tokens = torch.cat([continued, newest[:, :, None]], dim=2)
         for row, most_probable in enumerate(log_probabilities[:, 0].tolist()):
             if not carried[row].settled:
                 carried[row].settle(tokens[row, :, 1:], log_probabilities[row], most_probable)
@@ -138,10 +139,3 @@ class Endings:
         has a better score than any.
         """
         return (self._finished + self._cut_off)[: self._options.n_best]
-
-
-def _beams(
-    tokens: Int[Tensor, "sentence beam length"], parents: Int[Tensor, "sentence new_beam"]
-) -> Int[Tensor, "sentence new_beam length"]:
-    """What each new beam continues."""
-    return tokens.gather(1, parents[:, :, None].expand(-1, -1, tokens.shape[2]))

@@ -3,7 +3,6 @@
 import torch
 
 from qkv.decoding.hypothesis import Hypothesis
-from qkv.decoding.options import SearchOptions
 from qkv.decoding.ranking import best_token
 from qkv.decoding.steps import Progress, worth_compacting
 
@@ -34,13 +33,8 @@ def greedy(progress: Progress) -> list[Hypothesis]:
             newest = newest[rows]
             live = list(range(len(live)))
 
-    return [
-        _hypothesis(tokens, log_probability, eos, progress.options)
-        for tokens, log_probability in zip(outputs, log_probabilities, strict=True)
-    ]
-
-
-def _hypothesis(tokens: list[int], log_probability: float, eos: int, options: SearchOptions) -> Hypothesis:
-    finished = tokens[-1] == eos
-    score = options.score(log_probability, len(tokens))
-    return Hypothesis(tokens[:-1] if finished else tokens, score, log_probability, finished)
+    found = []
+    for tokens, log_probability in zip(outputs, log_probabilities, strict=True):
+        finished, score = tokens[-1] == eos, progress.options.score(log_probability, len(tokens))
+        found.append(Hypothesis(tokens[:-1] if finished else tokens, score, log_probability, finished))
+    return found

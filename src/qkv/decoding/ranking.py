@@ -15,10 +15,11 @@ def best_token(log_probabilities: Float[Tensor, "rows vocab"]) -> tuple[Float[Te
     """(log-probability, id) of each row's most probable token."""
     vocabulary = log_probabilities.shape[1]
     if vocabulary % _BLOCK:
-        return _values_and_indices(log_probabilities.max(dim=1))
+        values, tokens = log_probabilities.max(dim=1)
+        return values, tokens
     blocks = log_probabilities.unflatten(1, (-1, _BLOCK))
     block = blocks.amax(dim=2).argmax(dim=1)
-    values, within = _values_and_indices(blocks[torch.arange(len(block), device=block.device), block].max(dim=1))
+    values, within = blocks[torch.arange(len(block), device=block.device), block].max(dim=1)
     return values, block * _BLOCK + within
 
 
@@ -35,7 +36,7 @@ def best_extensions(
     _, beam, vocabulary = gains.shape
     blocks = vocabulary // _BLOCK
     if beam * blocks <= 2 * count:
-        best, where = _values_and_indices((gains + so_far[:, :, None]).flatten(1).topk(min(count, beam * vocabulary)))
+        best, where = (gains + so_far[:, :, None]).flatten(1).topk(min(count, beam * vocabulary))
         return best, where // vocabulary, where % vocabulary
 
     whole, rest = gains.split((blocks * _BLOCK, vocabulary - blocks * _BLOCK), dim=2)
@@ -45,7 +46,7 @@ def best_extensions(
     sentence = torch.arange(len(gains), device=gains.device)[:, None]
     inside = whole[sentence, chosen // blocks, chosen % blocks] + so_far.gather(1, chosen // blocks)[:, :, None]
     candidates = torch.cat((inside.flatten(1), (rest + so_far[:, :, None]).flatten(1)), dim=1)
-    best, where = _values_and_indices(candidates.topk(count))
+    best, where = candidates.topk(count)
 
     in_rest = where - count * _BLOCK  # not negative: a token of the rest
     block = chosen.gather(1, (where // _BLOCK).clamp(max=count - 1))
@@ -55,8 +56,3 @@ def best_extensions(
         parents = torch.where(in_rest < 0, parents, in_rest // width)
         tokens = torch.where(in_rest < 0, tokens, blocks * _BLOCK + in_rest % width)
     return best, parents, tokens
-
-
-def _values_and_indices(found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Of the named tuples that torch returns, plain ones."""
-    return found[0], found[1]
