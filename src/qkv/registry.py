@@ -24,13 +24,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     Args:
         what: what an entry is called, for messages: `metric`.
-        built_in: qkv's own, in the order in which they are shown.
+        built_in: qkv's own, in the order in which they are shown; what walks through entries, and so imports them,
+            takes these alone, as another package's may not load.
         group: of the entry points by which other packages add theirs; `qkv.` and the plural of `what` by default.
     """
 
     def __init__(self, what: str, built_in: Mapping[str, Entry | str], *, group: str | None = None):
-        self.what, self.group = what, group or f"qkv.{what}s"
-        self._built_in = dict(built_in)
+        self.what, self.group, self.built_in = what, group or f"qkv.{what}s", built_in
         self._loaded: dict[str, Entry] = {}
 
     def __getitem__(self, name: str) -> Entry:
@@ -41,14 +41,14 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a name; nothing is imported."""
-        return name in self._built_in or name in self._added
+        return name in self.built_in or name in self._added
 
     def __iter__(self) -> Iterator[str]:
         """Names, qkv's own first; nothing is imported."""
-        return iter({**self._built_in, **self._added})
+        return iter({**self.built_in, **self._added})
 
     def __len__(self) -> int:
-        return len({**self._built_in, **self._added})
+        return len({**self.built_in, **self._added})
 
     def find(self, name: str, *, key: str = "") -> Entry:
         """The entry that a user has named.
@@ -72,11 +72,11 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     @cached_property
     def _added(self) -> dict[str, EntryPoint]:
         """Entries of other packages; a name that qkv has itself stays qkv's."""
-        return {point.name: point for point in entry_points(group=self.group) if point.name not in self._built_in}
+        return {point.name: point for point in entry_points(group=self.group) if point.name not in self.built_in}
 
     def _load(self, name: str) -> Entry:
-        if name in self._built_in:
-            entry = self._built_in[name]
+        if name in self.built_in:
+            entry = self.built_in[name]
             if not isinstance(entry, str):
                 return entry
             module, _, attribute = entry.partition(":")

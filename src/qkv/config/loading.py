@@ -31,7 +31,7 @@ def load_config(recipe: str | Path | Mapping[str, Any] | Config, overrides: Sequ
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
             raise UserError(f"{override!r}: an override is written key=value, like training.steps=1000")
-        key = _full_key(key)
+        key = _full_key(key, data)
         set_key(data, key, text if key in _TEXT_KEYS else read_value(text))
     return _validate(data, origin)
 
@@ -90,7 +90,13 @@ def spelled_out(config: Config, options: Any) -> Config:
     return config.changed(model=model)
 
 
-def _full_key(key: str) -> str:
+def _full_key(key: str, data: Mapping[Any, Any]) -> str:
     """`budget` for `training.budget`: a bare key may stand for the one section that has it."""
-    homes = [known for known in all_keys(Config) if known.count(".") == 1 and known.endswith(f".{key}")]
-    return homes[0] if len(homes) == 1 and key not in Config.model_fields else key
+    if "." in key or key in Config.model_fields:
+        return key
+    homes = {known for known in all_keys(Config) if known.count(".") == 1 and known.endswith(f".{key}")}
+    model = data.get("model")
+    architecture = str(model.get("architecture")) if isinstance(model, Mapping) else ""
+    if architecture in ARCHITECTURES and key in ARCHITECTURES[architecture].option_names():
+        homes.add(f"model.{key}")
+    return homes.pop() if len(homes) == 1 else key

@@ -77,7 +77,8 @@ def _presets(architecture: Architecture, indent: str) -> Iterator[str]:
 def _other_options(spelled_out: str, indent: str) -> Iterator[str]:
     """The options of all architectures but one, commented out; those that share them together."""
     families: dict[tuple[type[Any], tuple[str, ...]], list[str]] = {}
-    for name, architecture in ARCHITECTURES.items():
+    for name in ARCHITECTURES.built_in:
+        architecture = ARCHITECTURES[name]
         families.setdefault((architecture.config, tuple(architecture.option_names())), []).append(name)
     for names in families.values():
         if spelled_out in names:

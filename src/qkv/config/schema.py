@@ -56,8 +56,8 @@ class ModelConfig(Section):
 
     @classmethod
     def key_names(cls) -> list[str]:
-        """The options of all architectures included."""
-        options = (name for architecture in ARCHITECTURES.values() for name in architecture.option_names())
+        """The options of all of qkv's own architectures included."""
+        options = (option for name in ARCHITECTURES.built_in for option in ARCHITECTURES[name].option_names())
         return list(dict.fromkeys([*cls.model_fields, *options]))
 
 

@@ -5,6 +5,7 @@ A fault in a file is a `UserError` that names the file and, where there is one, 
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -115,9 +116,10 @@ def group_references(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[
 
 
 def _format_of(path: Path) -> Format:
-    for known in FORMATS.values():
-        if path.suffix.lower() in known.suffixes:
-            return known
+    for name in FORMATS:
+        with suppress(UserError):  # another package's that does not load is no fault of this file
+            if path.suffix.lower() in FORMATS[name].suffixes:
+                return FORMATS[name]
     raise UserError(f"{path}: the suffix does not tell the format; set 'format' to {', '.join(FORMATS)}")
 
 
