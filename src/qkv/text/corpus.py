@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from qkv.errors import UserError
 from qkv.settings import OneOf, Section
@@ -27,11 +27,7 @@ class Pair(NamedTuple):
     target: str
 
 
-def _number_as_text(value: Any) -> Any:
-    return str(value) if type(value) is int else value
-
-
-Column = Annotated[str, BeforeValidator(_number_as_text)]
+Column = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class PairFiles(Section):

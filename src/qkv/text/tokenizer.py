@@ -14,6 +14,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, SupportsInt, TypeVar
@@ -51,7 +52,7 @@ class Tokenizer:
         self.bos: int = self._processor.bos_id()
         self.eos: int = self._processor.eos_id()
         self.unk: int = self._processor.unk_id()
-        special = (self.pad, self.bos, self.eos, self.unk)
+        special = {self.pad, self.bos, self.eos, self.unk}
         self._id_of = {self._processor.id_to_piece(i): i for i in range(self.vocab_size) if i not in special}
         self._samplers: dict[float, UnigramSampler | BpeSampler] = {}
 
@@ -137,16 +138,15 @@ class Tokenizer:
 
     def to_bytes(self) -> bytes:
         """The model as SentencePiece writes it to a file."""
-        model: bytes = self._processor.serialized_model_proto()
-        return model
+        return bytes(self._processor.serialized_model_proto())
 
 
+@dataclass(frozen=True)
 class Tokenizers:
     """The tokenizers of both sides; when joint, `source` and `target` are the same object."""
 
-    def __init__(self, source: Tokenizer, target: Tokenizer) -> None:
-        self.source = source
-        self.target = target
+    source: Tokenizer
+    target: Tokenizer
 
     @property
     def joint(self) -> bool:
