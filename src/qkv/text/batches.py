@@ -1,13 +1,13 @@
 """Which pairs share a batch, and the batch as tensors.
 
-A batch is limited by its tokens, padding included, not by its rows: many short pairs, or few long ones. Pairs
-whose sources have the same length go together wherever there are enough of them: then the encoder needs no
-padding and no mask. The order is a pure function of (seed, epoch), so resuming in mid-epoch is exact.
+A batch is limited by its tokens, padding included, not by its rows. Sources of one length go together wherever there
+are enough of them: then the encoder needs no padding and no mask. Resuming in mid-epoch is exact.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any, overload
 
@@ -133,7 +133,7 @@ class BatchPlan(Sequence[Indices]):
             np.random.default_rng((*self._origin, self._blocks)).shuffle(self._runs)
         counts = [len(_deal(*self._lengths_of(self._members(block)), max_tokens)) for block in range(self._blocks)]
         self._starts = [0, *accumulate(counts)]
-        self._planned: tuple[int, list[Indices]] = -1, []
+        self._plan = lru_cache(1)(self._planned)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -152,11 +152,9 @@ class BatchPlan(Sequence[Indices]):
 
     def _batch(self, number: int) -> Indices:
         block = bisect_right(self._starts, number) - 1
-        if self._planned[0] != block:
-            self._planned = block, self._plan(block)
-        return self._planned[1][number - self._starts[block]]
+        return self._plan(block)[number - self._starts[block]]
 
-    def _plan(self, block: int) -> list[Indices]:
+    def _planned(self, block: int) -> list[Indices]:
         generator = np.random.default_rng((*self._origin, block))
         pairs = generator.permutation(self._members(block))
         batches = _deal(*self._lengths_of(pairs), self._max_tokens)

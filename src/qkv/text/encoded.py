@@ -46,11 +46,7 @@ class EncodedCorpus:
 
     @classmethod
     def open(cls, directory: str | Path) -> "EncodedCorpus":
-        """Open what `write_encoded` has written.
-
-        Raises:
-            UserError: it is missing, damaged or of another version.
-        """
+        """Open what `write_encoded` has written; `UserError` if it is missing, damaged or of another version."""
         path = Path(directory) / "meta.json"
         try:
             meta = json.loads(path.read_text("utf-8"))

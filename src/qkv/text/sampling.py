@@ -16,7 +16,7 @@ _UNKNOWN_PENALTY = 10.0  # as SentencePiece has it: how much less an unknown cha
 
 
 _Ways = tuple[list[str], list[float]]
-"""How the part of a word before some position may end: with one of these pieces, and how likely with each, summed up."""
+"""How the part of a word before some position may end: with one of these pieces, how likely with each (summed up)."""
 
 
 class UnigramSampler:
