@@ -223,18 +223,14 @@ def _train(lines: Sequence[str], settings: TokenizerSettings) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise _explain(error, settings) from None
-    return model.getvalue()
-
-
-def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError:
-    too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
-    if too_small:
-        return UserError(
+        too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
+        if too_small is None:
+            raise UserError(f"tokenizer: SentencePiece could not learn from this text ({error})") from None
+        raise UserError(
             f"tokenizer: vocab_size {settings.vocab_size} is too small: the characters of this text and the "
             f"special pieces alone are {too_small[1]}; set it to that or more, or lower character_coverage"
-        )
-    return UserError(f"tokenizer: SentencePiece could not learn from this text ({error})")
+        ) from None
+    return model.getvalue()
 
 
 def _read_settings(directory: Path) -> dict[str, dict[str, Any]]:
