@@ -177,8 +177,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from qkv.devices import keep_freed_memory
     from qkv.experiment.experiment import resume, train
 
+    keep_freed_memory()
     start = resume if options.resume else train
     start(options.recipe, options.overrides, progress=not options.quiet)
 
@@ -186,7 +188,9 @@ def _train(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from qkv.comparison.compare import compare
     from qkv.comparison.variants import read_vary
+    from qkv.devices import keep_freed_memory
 
+    keep_freed_memory()
     comparison = compare(
         options.recipe,
         read_vary(options.vary),
@@ -292,11 +296,13 @@ def _average(options: argparse.Namespace) -> None:
     from qkv.files import point
     from qkv.run.checkpoint import average_run
     from qkv.run.directory import Run
+    from qkv.run.lock import locked
 
     run = Run.open(options.run)
-    averaged = average_run(run, options.last)
-    if options.use:
-        point(run.best_path, averaged)
+    with locked(run):
+        averaged = average_run(run, options.last)
+        if options.use:
+            point(run.best_path, averaged)
     print(averaged)
 
 

@@ -1,7 +1,6 @@
 """What of a run may change when it is gone on with: its end and its use, but not what it was made from.
 
-Everything in the configuration that is not declared here stays as it was. Files of pairs may move, but not change:
-what was prepared keeps a stamp of the files that it was made from.
+Files of pairs may move, but not change: what was prepared keeps a stamp of the files that it was made from.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ MAY_CHANGE = (
     *("data.root", "data.test", "data.validation"),
     *("data.train.path", "data.train.source", "data.train.target"),
 )
-"""Sections and keys. Where files lie may change; that their content has not is seen from the stamps."""
+"""Sections and keys; whatever is not declared here stays. That the content of files has not changed, stamps tell."""
 
 BETWEEN_EPOCHS = ("training.batch_tokens", "training.accumulate")
 """They decide which batches an epoch has, so that in the middle of one they must stay."""
@@ -64,19 +63,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, value
 
 
-Stamp = Sequence[Mapping[str, Any]]
-
-
-def stamp(files: PairFiles) -> Stamp:
+def stamp(files: PairFiles) -> list[dict[str, Any]]:
     """What tells these files from others: for each its path, size, time of change and checksum."""
     return [{"path": str(path), **_status(path), "sha256": sha256(path)} for path in _paths(files)]
 
 
-def check_stamp(made_from: Stamp, files: PairFiles, key: str) -> None:
-    """Refuse files with another content than what was prepared from them; files that are gone are not missed,
-    as the run holds what was made from them.
-
-    A content is read only if a file's size is right and its time of change is not.
+def check_stamp(made_from: Sequence[Mapping[str, Any]], files: PairFiles, key: str) -> None:
+    """Refuse files with another content than those that something was made from; files that are gone are not missed.
 
     Args:
         made_from: the stamp that was made then.

@@ -215,13 +215,10 @@ def load_model(directory: Path, architecture: str | None = None) -> Seq2Seq:
     found = description["architecture"]
     if architecture is not None and found != architecture:
         raise UserError(f"{directory}: a checkpoint of architecture {found!r}, this run is {architecture!r}")
-    if found not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise UserError(f"{directory}: unknown architecture {found!r}; this qkv has {known}")
-    kind = ARCHITECTURES[found]
     try:
+        kind = ARCHITECTURES.find(found)
         model = kind.build(kind.config(**description["model"]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UserError) as error:
         raise UserError(f"{directory}/state.json: does not describe a {found}: {error}") from None
     set_weights(model, read_tensors(directory / "model.safetensors"), directory)
     return model
@@ -236,15 +233,12 @@ def average_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
     if not checkpoints:
         raise UserError("there are no checkpoints to average")
     total: dict[str, Tensor] = {}
-    dtypes: dict[str, torch.dtype] = {}
     for checkpoint in checkpoints:
         weights = read_tensors(checkpoint / "model.safetensors")
         if total and {n: t.shape for n, t in total.items()} != {n: t.shape for n, t in weights.items()}:
             raise UserError(f"{checkpoint}: of another shape than {checkpoints[0]}; they cannot be averaged")
-        for name, tensor in weights.items():
-            total[name] = total[name] + tensor.double() if name in total else tensor.double()
-            dtypes[name] = tensor.dtype
-    return {name: (tensor / len(checkpoints)).to(dtypes[name]) for name, tensor in total.items()}
+        total = {name: tensor.double() + total.get(name, 0.0) for name, tensor in weights.items()}
+    return {name: (total[name] / len(checkpoints)).to(tensor.dtype) for name, tensor in weights.items()}
 
 
 def average_run(run: Run, last: int) -> Path:
@@ -257,10 +251,9 @@ def average_run(run: Run, last: int) -> Path:
         raise UserError(f"averaging takes at least 2 checkpoints, not {last}")
     checkpoints = run.checkpoints()[-last:]
     weights = average_weights(checkpoints)
-    newest = checkpoints[-1]
-    model, state = load_model(newest), read_state(newest)
+    model, state = load_model(checkpoints[-1]), read_state(checkpoints[-1])
     destination = run.checkpoints_path / f"averaged-{state.step:08d}"
-    architecture = read_description(newest)["architecture"]
+    architecture = read_description(checkpoints[-1])["architecture"]
     save_checkpoint(destination, model, model.config, architecture, state, weights=weights)
     return destination
 

@@ -24,7 +24,11 @@ def locked(run: Run) -> Iterator[None]:
     new = not run.path.exists()
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        file = _lock(run)
+        while not _is_there(file := _lock(run), run):  # whoever had it before has just removed it
+            file.close()
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
     except OSError as error:
         raise UserError(f"{run.path}: cannot be written ({error.strerror or error})") from None
     try:
@@ -39,8 +43,8 @@ def locked(run: Run) -> Iterator[None]:
 
 
 def _lock(run: Run) -> IO[str]:
-    while True:
-        file = run.lock_path.open("a+", encoding="utf-8")
+    file = run.lock_path.open("a+", encoding="utf-8")
+    with suppress(OSError):  # no locks here
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,14 +52,6 @@ def _lock(run: Run) -> IO[str]:
             holder = file.read() or "another process"
             file.close()
             raise UserError(f"{run.path}: {holder} is training this run; wait for it, or stop it first") from None
-        except OSError:  # no locks here
-            return file
-        if _is_there(file, run):
-            break
-        file.close()  # whoever had it before has just removed it: try again
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
     return file
 
 

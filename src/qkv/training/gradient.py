@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from qkv.config.schema import TrainingConfig
+from qkv.devices import limit_this_thread
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import Batch
 from qkv.training.loss import Learner, Loss
@@ -17,11 +17,6 @@ from qkv.training.optimization import Optimization
 
 _MOST_PARTS = 4  # each has a gradient of its own, as large as the model
 _LEAST_TOKENS = 256  # of a part: with fewer, threads wait for each other in Python
-
-
-class _Part(NamedTuple):
-    loss: Loss
-    gradients: list[Tensor | None]
 
 
 class Gradient:
@@ -82,30 +77,24 @@ class Gradient:
         scale = self._optimization.scale(torch.ones(()))
         parameters = list(self._model.parameters())
 
-        threads = torch.get_num_threads()
-        of_each = max(1, threads // len(parts))
+        threads = max(1, torch.get_num_threads() // len(parts))
 
-        def compute(part: Batch, seed: int) -> _Part:
-            torch.set_num_threads(of_each)
+        def compute(part: Batch, seed: int) -> tuple[Loss, list[Tensor | None]]:
+            limit_this_thread(threads)
             with drawing_from(torch.Generator().manual_seed(seed)):
                 loss: Loss = self.learner(part)
             gradients = torch.autograd.grad(loss.smoothed / tokens * scale, parameters, allow_unused=True)
-            return _Part(
-                loss._replace(smoothed=loss.smoothed.detach()),
-                [None if gradient is None else gradient.contiguous() for gradient in gradients],
-            )
+            contiguous = [None if gradient is None else gradient.contiguous() for gradient in gradients]
+            return loss._replace(smoothed=loss.smoothed.detach()), contiguous
 
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_MOST_PARTS)
         futures = [self._pool.submit(compute, *given) for given in zip(parts, seeds, strict=True)]
-        try:
-            wait(futures)
-        finally:
-            torch.set_num_threads(threads)  # MKL has one number for all
-        done = [future.result() for future in futures]
-        for part in done:
-            _add(parameters, part.gradients)
-        smoothed, nll, counts = zip(*(part.loss for part in done), strict=True)
+        wait(futures)  # whatever becomes of them: a fault in one leaves none at work
+        losses, gradients_of_parts = zip(*(future.result() for future in futures), strict=True)
+        for gradients in gradients_of_parts:
+            _add(parameters, gradients)
+        smoothed, nll, counts = zip(*losses, strict=True)
         return Loss(torch.stack(smoothed).sum(), torch.stack(nll).sum(), sum(counts))
 
 
