@@ -49,23 +49,16 @@ class TrainingProgress:
     """
 
     def __init__(self, enabled: bool = True, share: float = 0.0):
-        self._enabled = enabled
-        self._on_terminal = enabled and sys.stderr.isatty()
-        self._first_share, self._began, self._logged = share, time.monotonic(), 0.0
-        self._bar = tqdm(
-            total=1.0,
-            initial=share,
-            disable=not self._on_terminal,
-            bar_format="{percentage:3.0f}% |{bar}| {desc}",
-            dynamic_ncols=True,
-        )
+        self._enabled, self._first_share, self._began, self._logged = enabled, share, time.monotonic(), 0.0
+        form, hidden = "{percentage:3.0f}% |{bar}| {desc}", None if enabled else True  # None: unless on a terminal
+        self._bar = tqdm(total=1.0, initial=share, disable=hidden, bar_format=form, dynamic_ncols=True)
 
     def update(self, share: float, step: int, loss: float, tokens_per_second: float) -> None:
         """Show where training stands."""
         done, seconds = share - self._first_share, time.monotonic() - self._began
         left = spoken_time(seconds * max(0.0, 1.0 - share) / done) if done > 0 else "?"
         text = f"step {step:,}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s  {left} left"
-        if self._on_terminal:
+        if not self._bar.disable:
             self._bar.set_description_str(text, refresh=False)
             self._bar.n = min(1.0, share)
             self._bar.refresh()

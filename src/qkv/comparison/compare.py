@@ -21,7 +21,7 @@ from qkv.config.loading import model_options, spelled_out
 from qkv.config.schema import Config
 from qkv.devices import pick_device, undisturbed
 from qkv.errors import UserError
-from qkv.files import new_directory, write_json, write_text
+from qkv.files import explained, new_directory, write_json, write_text
 from qkv.measuring.environment import Environment, now
 from qkv.metrics import METRICS
 from qkv.run.directory import Run
@@ -173,11 +173,8 @@ def _take_over(run: Run, donor: Run) -> None:
     """Link the tokenizers, and the pairs that are encoded once for all epochs, into another run."""
     names = [donor.encoded_path(name) for name in ("train", "validation")]
     for source in [donor.tokenizer_path, *(path for path in names if path.is_dir())]:
-        try:
-            with new_directory(run.path / source.relative_to(donor.path)) as new:
-                shutil.copytree(source, new, dirs_exist_ok=True, copy_function=_link)
-        except OSError as error:
-            raise UserError(f"{run.path}: cannot be written ({error.strerror or error})") from None
+        with explained(run.path), new_directory(run.path / source.relative_to(donor.path)) as new:
+            shutil.copytree(source, new, dirs_exist_ok=True, copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:

@@ -34,14 +34,11 @@ class TrainingState:
     """Where training stands.
 
     Attributes:
-        step: steps of the optimizer done.
-        epoch: passes over the data done.
-        batch: batches of this epoch done.
+        step: steps of the optimizer done; so are `epoch`, passes over the data, and `batch`, batches of this epoch.
         batches_per_epoch: how many this epoch has; 0 before that is known.
         seconds: wall-clock time spent so far, over all sittings.
         target_tokens: real target tokens learnt from so far.
-        best: best value of the validation metric.
-        best_step: when it was reached.
+        best: best value of the validation metric, reached at `best_step`.
         validations_since_best: for early stopping.
         validated_step: step of the last validation.
         longest_validation: seconds that one took, checkpoint included; a wall-clock budget sets as much aside.
@@ -135,12 +132,8 @@ def save_checkpoint(
     Raises:
         UserError: if the disk is full or not writable; older checkpoints stay as they are.
     """
-    description = {
-        "format": FORMAT,
-        "architecture": architecture,
-        "model": dataclasses.asdict(model_options),
-        "training": dataclasses.asdict(state),
-    }
+    described = {"model": dataclasses.asdict(model_options), "training": dataclasses.asdict(state)}
+    description = {"format": FORMAT, "architecture": architecture, **described}
     try:
         with new_directory(directory) as new:
             save_file(_for_saving(weights or weights_of(model)), new / "model.safetensors")
@@ -267,11 +260,8 @@ def prune(run: Run, keep: int) -> None:
     remove_leftovers(run.checkpoints_path, "step-*", "averaged-*")
     checkpoints = run.checkpoints()
     due = [path for path in checkpoints if path == checkpoints[-1] or not _is_stopgap(path)]
-    protected = set(due[-keep:])
-    if run.best_path.exists():
-        protected.add(run.checkpoints_path / run.best_path.resolve().name)
     for checkpoint in checkpoints:
-        if checkpoint not in protected:
+        if checkpoint not in due[-keep:] and checkpoint.name != run.best_path.resolve().name:
             remove_directory(checkpoint)
 
 

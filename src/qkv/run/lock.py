@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import IO
 
 from qkv.errors import UserError
+from qkv.files import explained
 from qkv.run.directory import Run
 
 
@@ -22,15 +23,13 @@ def locked(run: Run) -> Iterator[None]:
         UserError: if another process trains it, which is named; or if the directory cannot be written.
     """
     new = not run.path.exists()
-    try:
+    with explained(run.path):
         run.path.mkdir(parents=True, exist_ok=True)
         while not _is_there(file := _lock(run), run):  # whoever had it before has just removed it
             file.close()
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-    except OSError as error:
-        raise UserError(f"{run.path}: cannot be written ({error.strerror or error})") from None
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 from qkv.config.loading import model_options, spelled_out
 from qkv.config.schema import Config
 from qkv.errors import UserError
-from qkv.files import new_directory, remove_directory, remove_leftovers, write_json, write_text
+from qkv.files import explained, new_directory, remove_directory, remove_leftovers, write_json, write_text
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.progress import bar
@@ -167,14 +167,18 @@ def _encoded(
 def _check_encoded(prepared: Prepared) -> None:
     """Refuse encoded pairs that are not those of the files that the configuration names.
 
-    Runs of before there were stamps are taken at their configuration's word.
+    Runs of before there were stamps are told by what their own configuration names.
     """
     for name in ("train", "validation"):
-        if getattr(prepared.config.data, name) is not None:
-            for path in prepared.run.encoded_path(name).parent.glob(f"{name}*"):
-                made_from = EncodedCorpus.open(path).made_from
-                if made_from is not None:
-                    check_stamp(made_from, pair_files(prepared.config, name), f"data.{name}")
+        named = getattr(prepared.config.data, name)
+        for path in [] if named is None else prepared.run.encoded_path(name).parent.glob(f"{name}*"):
+            made_from = EncodedCorpus.open(path).made_from
+            if made_from is not None:
+                check_stamp(made_from, pair_files(prepared.config, name), f"data.{name}")
+            elif named != getattr(prepared.run.config.data, name):
+                raise UserError(
+                    f"data.{name}: this run was made from other files, and has no stamp that tells their like"
+                )
 
 
 def refuse_to_overwrite(run: Run) -> None:
@@ -194,14 +198,11 @@ def _tokenizers(run: Run, config: Config) -> Tokenizers:
         return run.tokenizers()
     files = pair_files(config, "train")
     pairs = _counted(read_pairs(files), "learning the tokenizer")
-    try:
-        with new_directory(run.tokenizer_path) as new:
-            write_json(new / _MADE_FROM, stamp(files))
-            tokenizers = Tokenizers.learn(pairs, new, config.tokenizer, seed=config.seed)
-            write_manifest(new)
-            return tokenizers
-    except OSError as error:
-        raise UserError(f"{run.tokenizer_path}: cannot be written ({error.strerror or error})") from None
+    with explained(run.tokenizer_path), new_directory(run.tokenizer_path) as new:
+        write_json(new / _MADE_FROM, stamp(files))
+        tokenizers = Tokenizers.learn(pairs, new, config.tokenizer, seed=config.seed)
+        write_manifest(new)
+        return tokenizers
 
 
 def _counted(pairs: Iterator[Pair], what: str) -> Iterator[Pair]:

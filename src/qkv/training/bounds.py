@@ -13,7 +13,7 @@ class Bounds:
 
     Args:
         config: says where it ends.
-        state: where training stands; what it says is looked up anew each time.
+        state: where training stands, looked up anew each time.
         began: `time.monotonic()` of the moment from which this sitting counts.
     """
 
@@ -38,13 +38,10 @@ class Bounds:
             within = self._state.batch / batches if batches else 0.0
             shares.append((self._state.epoch + within) / epochs)
         if budget is not None:
-            shares.append(self.seconds() / (budget - self._reserve(budget)))
+            validations = 2 if self._settings.average_last else 1  # that come after the last step
+            reserve = min(0.5 * budget, 0.02 * budget + 1.5 * validations * self._state.longest_validation)
+            shares.append(self.seconds() / (budget - reserve))
         return min(1.0, max(shares))
-
-    def _reserve(self, budget: float) -> float:
-        """Part of a wall-clock budget that is kept for what comes after the last step."""
-        validations = 2 if self._settings.average_last else 1
-        return min(0.5 * budget, 0.02 * budget + 1.5 * validations * self._state.longest_validation)
 
     def are_reached(self) -> bool:
         """Whether training is over."""

@@ -48,9 +48,9 @@ class Gradient:
         nll = torch.zeros((), device=self._device)
         for batch in batches:
             parts = batch.split(self._number_of_parts(batch))
-            loss = self._add_parts(parts, tokens) if len(parts) > 1 else self._add_whole(batch, tokens)
-            smoothed += loss.smoothed
-            nll += loss.nll
+            for loss in self._add_parts(parts, tokens) if len(parts) > 1 else [self._add_whole(batch, tokens)]:
+                smoothed += loss.smoothed
+                nll += loss.nll
         return Loss(smoothed, nll, tokens)
 
     def close(self) -> None:
@@ -71,12 +71,11 @@ class Gradient:
         self._optimization.scale(loss.smoothed / tokens).backward()
         return loss._replace(smoothed=loss.smoothed.detach())
 
-    def _add_parts(self, parts: list[Batch], tokens: int) -> Loss:
+    def _add_parts(self, parts: list[Batch], tokens: int) -> list[Loss]:
         # Chance begins with torch's generator, whose state checkpoints keep, and does not depend on who comes first.
         seeds = torch.randint(2**62, (len(parts),)).tolist()
         scale = self._optimization.scale(torch.ones(()))
         parameters = list(self._model.parameters())
-
         threads = max(1, torch.get_num_threads() // len(parts))
 
         def compute(part: Batch, seed: int) -> tuple[Loss, list[Tensor | None]]:
@@ -84,7 +83,9 @@ class Gradient:
             with drawing_from(torch.Generator().manual_seed(seed)):
                 loss: Loss = self.learner(part)
             gradients = torch.autograd.grad(loss.smoothed / tokens * scale, parameters, allow_unused=True)
-            contiguous = [None if gradient is None else gradient.contiguous() for gradient in gradients]
+            contiguous: list[Tensor | None] = [
+                None if gradient is None else gradient.contiguous() for gradient in gradients
+            ]
             return loss._replace(smoothed=loss.smoothed.detach()), contiguous
 
         if self._pool is None:
@@ -92,20 +93,8 @@ class Gradient:
         futures = [self._pool.submit(compute, *given) for given in zip(parts, seeds, strict=True)]
         wait(futures)  # whatever becomes of them: a fault in one leaves none at work
         losses, gradients_of_parts = zip(*(future.result() for future in futures), strict=True)
-        for gradients in gradients_of_parts:
-            _add(parameters, gradients)
-        smoothed, nll, counts = zip(*losses, strict=True)
-        return Loss(torch.stack(smoothed).sum(), torch.stack(nll).sum(), sum(counts))
-
-
-def _add(parameters: list[nn.Parameter], gradients: list[Tensor | None]) -> None:
-    """Add to what the parameters have. Sums are new tensors, as gradients of two parameters may be one tensor."""
-    pairs = [(p, gradient) for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
-    more = [(p, p.grad, gradient) for p, gradient in pairs if p.grad is not None]
-    for parameter, gradient in pairs:
-        if parameter.grad is None:
-            parameter.grad = gradient
-    if more:
-        changed, before, added = zip(*more, strict=True)
-        for parameter, total in zip(changed, torch._foreach_add(before, added), strict=True):
-            parameter.grad = total
+        for parameter, *gradients in zip(parameters, *gradients_of_parts, strict=True):
+            for gradient in gradients:
+                if gradient is not None:  # a sum is a new tensor, as gradients of two parameters may be one
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return list(losses)

@@ -23,7 +23,7 @@ from qkv.text.batches import Batch, collate, plan_batches
 from qkv.training import snapshot
 from qkv.training.bounds import Bounds
 from qkv.training.gradient import Gradient
-from qkv.training.interruption import Interruption
+from qkv.training.interruption import interruptible
 from qkv.training.optimization import Optimization
 from qkv.training.records import Records, Window
 from qkv.training.schedule import Schedule
@@ -134,12 +134,12 @@ class Trainer:
             KeyboardInterrupt: if a signal asked to stop; a checkpoint was saved before.
         """
         try:
-            with Interruption() as interruption:
+            with interruptible() as interruption:
                 self._announce()
                 for batches in self._steps():
                     self._step(batches)
                     self._report_and_save()
-                    if interruption.requested:
+                    if interruption.is_set():
                         self._stop()
             self._finish()
         finally:
@@ -238,7 +238,7 @@ class Trainer:
         self._save(is_best)
         self.state.longest_validation = max(self.state.longest_validation, time.monotonic() - began)
 
-    def _is_best(self, weights: Mapping[str, Tensor] | None, remark: str = "") -> bool:
+    def _is_best(self, weights: Mapping[str, Tensor] | None, *remarks: str) -> bool:
         """Validate with these weights (None: the model's own) and write down what came of it."""
         self.watch.check()
         with using_weights(self.model, weights):
@@ -248,11 +248,10 @@ class Trainer:
         is_best = self.validator.is_better(result.metric, self.state.best)
         if is_best:
             self.state.best = result.metric
-        remarks = ", ".join([*([remark] if remark else []), *(["best"] if is_best else [])])
-        self._record(result, f"  ({remarks})" if remarks else "")
+        self._record(result, [*remarks, "best"] if is_best else remarks)
         return is_best
 
-    def _record(self, result: Validation, remark: str) -> None:
+    def _record(self, result: Validation, remarks: Sequence[str]) -> None:
         metric = self.config.validation.metric
         scored = {} if metric == "loss" else {metric: result.metric}
         sides = "source", "reference", "output"
@@ -267,9 +266,10 @@ class Trainer:
             samples=[dict(zip(sides, sample, strict=True)) for sample in result.samples],
         )
         text = "".join(f"  {name} {value:.2f}" for name, value in scored.items())
+        text += f"  ({', '.join(remarks)})" if remarks else ""
         self.progress.say(
             f"step {self.state.step:,}, epoch {self.state.epoch + 1}, {spoken_time(self.bounds.seconds())}: "
-            f"validation loss {result.loss:.3f}  perplexity {result.perplexity:.2f}{text}{remark}"
+            f"validation loss {result.loss:.3f}  perplexity {result.perplexity:.2f}{text}"
         )
         for source, reference, output in result.samples:
             self.progress.say(f"    source    {source}\n    reference {reference}\n    output    {output}")
@@ -293,19 +293,17 @@ class Trainer:
             self.progress.say(f"no better for {patience} validations: stopped early")
         if self.state.validated_step != self.state.step:
             self._validate_and_save()
-        if self.settings.average_last >= 2 and len(self.run.checkpoints()) >= 2:
-            self._try_average()
+        last = self.settings.average_last
+        if last >= 2 and len(self.run.checkpoints()) >= 2:
+            averaged = average_run(self.run, last)
+            weights = read_tensors(averaged / "model.safetensors")
+            if not self.validator.possible or self._is_best(weights, f"average of {last}"):
+                point(self.run.best_path, averaged)
+            elif self.run.best_path.resolve() != averaged.resolve():
+                remove_directory(averaged)
         metric, best = self.config.validation.metric, self.state.best
         self.progress.say(
             f"done: {self.state.step:,} steps, {self.state.target_tokens:,} target tokens in "
             f"{spoken_time(self.bounds.seconds())}{'' if best is None else f', best {metric} {best:.2f}'}; "
             f"try `qkv translate {self.run.path}`"
         )
-
-    def _try_average(self) -> None:
-        averaged = average_run(self.run, self.settings.average_last)
-        weights = read_tensors(averaged / "model.safetensors")
-        if not self.validator.possible or self._is_best(weights, f"average of {self.settings.average_last}"):
-            point(self.run.best_path, averaged)
-        elif self.run.best_path.resolve() != averaged.resolve():
-            remove_directory(averaged)
