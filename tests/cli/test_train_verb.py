@@ -6,6 +6,7 @@ import torch
 
 import qkv
 from qkv.cli.main import main
+from qkv.training.trainer import train
 
 
 def test_train_says_what_it_does_on_standard_error(recipe, tmp_path, capsys):
@@ -90,7 +91,7 @@ def test_only_the_command_changes_its_process(recipe, tmp_path, ok, monkeypatch)
     changed = []
     monkeypatch.setattr("qkv.devices.keep_freed_memory", lambda: changed.append("memory"))
     threads, chance = torch.get_num_threads(), torch.get_rng_state()
-    qkv.train(recipe, [f"run={tmp_path}/a", "steps=2", f"threads={threads + 1}"], progress=False)
+    train(recipe, [f"run={tmp_path}/a", "steps=2", f"threads={threads + 1}"], progress=False)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), chance)
     assert changed == []

@@ -120,14 +120,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint; it appears under its name only when it is complete.
 
-    Args:
-        directory: where.
-        model: whose weights are saved unless `weights` says otherwise.
-        model_options: the architecture's configuration object.
-        architecture: its name.
-        state: where training stands.
-        weights: weights to use in place of the model's own (an average).
-        resume: tensors of `optimizer.safetensors`; none for a checkpoint that is for use only.
+    `weights` are to be used in place of the model's own (an average); `resume` are the tensors of
+    `optimizer.safetensors`, none for a checkpoint that is for use only.
 
     Raises:
         UserError: if the disk is full or not writable; older checkpoints stay as they are.

@@ -9,12 +9,9 @@ _STEPS_IF_UNBOUNDED = 50_000
 
 
 class Bounds:
-    """How much of a run is over.
+    """How much of a run is over: `state` is looked at anew each time.
 
-    Args:
-        config: says where it ends.
-        state: where training stands, looked up anew each time.
-        began: `time.monotonic()` of the moment from which this sitting counts.
+    `began` is `time.monotonic()` of the moment from which this sitting counts.
     """
 
     def __init__(self, config: Config, state: TrainingState, began: float):

@@ -26,12 +26,6 @@ class Gradient:
     product and every small operation between them wait for each other at each one. Parts of a batch are also padded
     less, as short targets stand together.
 
-    Args:
-        model: in training mode.
-        optimization: scales what the gradient is taken of.
-        settings: the recipe's training section.
-        device: where the model is.
-
     Attributes:
         learner: computes the loss of a batch; for training in several processes it is what may be wrapped.
     """

@@ -14,11 +14,6 @@ class Optimization:
     """Adam or AdamW over a model, with clipping, fp16 loss scaling and an optional average of the weights.
 
     Matrices are decayed, biases and norms are not. Kingma & Ba 2015; Loshchilov & Hutter 2019.
-
-    Args:
-        model: whose parameters are optimized.
-        settings: the recipe's training section.
-        device: where the model is.
     """
 
     def __init__(self, model: nn.Module, settings: TrainingConfig, device: torch.device):

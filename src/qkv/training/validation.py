@@ -37,12 +37,7 @@ class Validation:
 
 
 class Validator:
-    """Measures loss and metric; it draws no random numbers, so training goes on as if it had not been there.
-
-    Args:
-        prepared: run, configuration and tokenizers.
-        device: where the models to be measured are.
-    """
+    """Measures loss and metric; it draws no random numbers, so training goes on as if it had not been there."""
 
     def __init__(self, prepared: Prepared, device: torch.device):
         self.settings = prepared.config.validation
