@@ -41,12 +41,7 @@ def bar(
 
 
 class TrainingProgress:
-    """Loss, speed and time left.
-
-    Args:
-        enabled: whether anything is shown at all.
-        share: how much of the run (0 … 1) lies behind already, when resuming.
-    """
+    """Loss, speed and time left; `share` of the run (0 … 1) lies behind already, when resuming."""
 
     def __init__(self, enabled: bool = True, share: float = 0.0):
         self._enabled, self._first_share, self._began, self._logged = enabled, share, time.monotonic(), 0.0

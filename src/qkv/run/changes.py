@@ -29,12 +29,7 @@ BETWEEN_EPOCHS = ("training.batch_tokens", "training.accumulate")
 
 
 def check_changes(before: Config, now: Config, state: TrainingState) -> None:
-    """Refuse to go on with a run in another way than it began.
-
-    Args:
-        before: what the run says that it was made by.
-        now: what it shall be gone on with by.
-        state: where training stands.
+    """Refuse to go on by `now` with a run that was made by `before`, when training stands where `state` says.
 
     Raises:
         UserError: naming the first key that may not change, its old and its new value.
@@ -69,12 +64,7 @@ def stamp(files: PairFiles) -> list[dict[str, Any]]:
 
 
 def check_stamp(made_from: Sequence[Mapping[str, Any]], files: PairFiles, key: str) -> None:
-    """Refuse files with another content than those that something was made from; files that are gone are not missed.
-
-    Args:
-        made_from: the stamp that was made then.
-        files: where the pairs are said to be now.
-        key: of the configuration, for the error.
+    """Refuse files with another content than that of the stamp; files that are gone are not missed.
 
     Raises:
         UserError: if one of them has changed.

@@ -30,11 +30,7 @@ _MADE_FROM = "made_from.json"
 class Prepared:
     """A run that is ready to be trained.
 
-    Attributes:
-        run: its directory.
-        config: with every option of the model spelled out.
-        tokenizers: of both sides.
-        model_options: the architecture's own configuration object.
+    In `config` every option of the model is spelled out; `model_options` is the architecture's own object.
     """
 
     run: Run

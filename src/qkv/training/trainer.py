@@ -94,11 +94,7 @@ def _train(config: Config, before: Config | None, began: float, progress: bool) 
 class Trainer:
     """One sitting of training: from the newest checkpoint, or from nothing, to the end.
 
-    Args:
-        prepared: run, configuration, tokenizers and the model's options.
-        device: where to compute.
-        began: `time.monotonic()` of the moment from which a wall-clock budget counts; now by default.
-        progress: whether to show anything.
+    `began` is `time.monotonic()` of the moment from which a wall-clock budget counts; now by default.
 
     Raises:
         UserError: if there is a checkpoint, but it is damaged or does not fit.

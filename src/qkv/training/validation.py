@@ -37,21 +37,20 @@ class Validation:
 
 
 class Validator:
-    """Measures loss and metric; it draws no random numbers, so training goes on as if it had not been there."""
+    """Measures loss and metric, which is `possible` if the recipe has validation pairs.
+
+    It draws no random numbers, so training goes on as if it had not been there.
+    """
 
     def __init__(self, prepared: Prepared, device: torch.device):
         self.settings = prepared.config.validation
         self._config, self._tokenizers, self._device = prepared.config, prepared.tokenizers, device
         self._corpus = validation_corpus(prepared)
+        self.possible = self._corpus is not None
         self._pairs: list[Pair] = []
         if self._corpus is not None:
             pairs = read_pairs(pair_files(prepared.config, "validation"))
             self._pairs = list(islice(pairs, self.settings.max_examples))
-
-    @property
-    def possible(self) -> bool:
-        """Whether the recipe has validation pairs."""
-        return self._corpus is not None
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Whether `value` of the metric is better than the best so far (None: there is none yet)."""
