@@ -96,7 +96,8 @@ def new_directory(path: Path) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(temporary, path)
         _sync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():
+            shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
