@@ -1,8 +1,7 @@
 """From text to text: a trained model, its tokenizers and a search."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from qkv.decoding.shortlist import open_shortlist
 from qkv.devices import pick_device
 from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.progress import bar
 from qkv.run.checkpoint import load_model
 from qkv.run.directory import Run
 from qkv.text.tokenizer import Tokenizers
@@ -219,7 +219,7 @@ class Translator:
             UserError: if the engine has no prefixes, or one is impossible.
         """
         request = Request(sources, self.options if options is None else options, prefixes)
-        with _progress_bar(len(sources), progress) as advance:
+        with bar(len(sources), "lines", progress) as advance:
             return self.engine.search(request, batch_tokens=self.batch_tokens, on_progress=advance)
 
     def search_recorded(
@@ -238,7 +238,7 @@ class Translator:
         """Natural log-probability of each token of each target; sources and targets are ids, with eos."""
         lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
         scores: dict[int, list[float]] = {}
-        with _progress_bar(len(lengths), progress) as advance:
+        with bar(len(lengths), "lines", progress) as advance:
             for batch in length_sorted_batches(lengths, self.batch_tokens):
                 found = self.engine.score([sources[i] for i in batch], [targets[i] for i in batch])
                 scores.update(zip(batch, found, strict=True))
@@ -335,12 +335,3 @@ def load(
         batch_tokens=decoding.batch_tokens,
         engine=kind.open(opening),
     )
-
-
-@contextmanager
-def _progress_bar(total: int, show: bool) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr, moved on by calling what is yielded; none if `show` is false or no terminal is there."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit=" lines", disable=None if show else True) as bar:
-        yield bar.update
