@@ -1,8 +1,8 @@
 """Where to compute, and in which precision."""
 
 import ctypes
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,23 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+@contextmanager
+def undisturbed(threads: int | None = None) -> Iterator[None]:
+    """Whatever a measurement, or a training, does to torch's threads and chance: after the block both are as before.
+
+    Args:
+        threads: that torch computes with in the block; by default as many as before it.
+    """
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def limit_this_thread(threads: int) -> None:

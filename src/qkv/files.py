@@ -4,8 +4,8 @@ import fcntl
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,31 +52,28 @@ def _finite(content: Any) -> Any:
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> None:
-    with _explained(path):
+    with explained(path):
         if path.exists() and not path.is_file():  # a device or a pipe, like /dev/null: nothing to replace
             with open(path, "wb") as file:
                 file.writelines(parts)
             return
         path = path.resolve()  # a link stays one
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = _beside(path)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with open(temporary, "xb") as file:
                 file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
-def _umask() -> int:
-    """What the user takes away from others' rights; it can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _beside(path: Path) -> Path:
+    """A name that nobody has, in the same directory; `remove_leftovers` knows it by its form."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 @contextmanager
@@ -91,20 +88,16 @@ def new_directory(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, lock = _locked_directory(path)
     try:
-        os.chmod(temporary, 0o777 & ~_umask())
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        _sync(temporary)
+        for made in (*temporary.rglob("*"), temporary):
+            _sync(made)
+        old = _beside(path)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.")) / "old"
             os.replace(path, old)
-            os.replace(temporary, path)
-            shutil.rmtree(old.parent)
-        else:
-            os.replace(temporary, path)
+        os.replace(temporary, path)
         _sync(path.parent)
+        if old.exists():
+            shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -115,7 +108,8 @@ def new_directory(path: Path) -> Iterator[Path]:
 def _locked_directory(path: Path) -> tuple[Path, int]:
     """A new directory beside `path`, and the lock that tells `remove_leftovers` that somebody fills it."""
     while True:
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        temporary = _beside(path)
+        temporary.mkdir()
         with suppress(FileNotFoundError):  # removed as a left-over before it was locked
             lock = os.open(temporary, os.O_RDONLY)
             with suppress(OSError):  # a file system without locks: there, nothing counts as left over
@@ -139,9 +133,7 @@ def remove_leftovers(directory: Path, *names: str) -> None:
 
 def remove_directory(path: Path) -> None:
     """It loses its name before its content, so that under its name it is never half there."""
-    doomed = path.with_name(f".{path.name}.removed")
-    if doomed.exists():  # left there when somebody was killed
-        shutil.rmtree(doomed)
+    doomed = _beside(path)
     os.replace(path, doomed)
     shutil.rmtree(doomed, ignore_errors=True)  # what is left of it goes with other left-overs
 
@@ -152,15 +144,15 @@ def point(link: Path, target: Path) -> None:
     Raises:
         UserError: if the disk is full or not writable.
     """
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    with _explained(link):
-        temporary.unlink(missing_ok=True)
+    temporary = _beside(link)
+    with explained(link):
         temporary.symlink_to(os.path.relpath(target, link.parent))
         os.replace(temporary, link)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """An OSError in the block becomes a `UserError`: that `path` cannot be written, and why."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a person sees while training runs: a bar on a terminal, a line now and then in a log."""
+"""What a person sees while something runs: a bar on a terminal, a line now and then in a log."""
 
 import sys
 import time
@@ -22,17 +22,17 @@ def spoken_time(seconds: float) -> str:
 
 @contextmanager
 def bar(
-    total: int | float | None, unit: str, show: bool = True, *, what: str | None = None, delay: float = 0.0
+    total: int | None, unit: str, show: bool = True, *, what: str | None = None, delay: float = 0.0
 ) -> Iterator[Callable[..., None]]:
     """A bar on standard error, or a counter where the total is None; nothing if that is no terminal.
 
-    It yields `advance(count, what=None)`, which moves it on, and says anew what is being done if that is given.
+    It yields `advance(count, what=None)`, which moves it on, and tells what is being done from now on.
     """
     with tqdm(
         total=total, unit=f" {unit}", desc=what, delay=delay, leave=total is not None, disable=None if show else True
     ) as shown:
 
-        def advance(count: int | float, what: str | None = None) -> None:
+        def advance(count: int, what: str | None = None) -> None:
             if what is not None:
                 shown.set_description(what)
             shown.update(count)
@@ -41,29 +41,19 @@ def bar(
 
 
 class TrainingProgress:
-    """Loss, speed and time left.
-
-    Args:
-        enabled: whether anything is shown at all.
-        share: how much of the run (0 … 1) lies behind already, when resuming.
-    """
+    """Loss, speed and time left; `share` of the run (0 … 1) lies behind already, when resuming."""
 
     def __init__(self, enabled: bool = True, share: float = 0.0):
-        self._enabled = enabled
-        self._on_terminal = enabled and sys.stderr.isatty()
-        self._first_share, self._began, self._logged = share, time.monotonic(), 0.0
-        self._bar = tqdm(
-            total=1.0,
-            initial=share,
-            disable=not self._on_terminal,
-            bar_format="{percentage:3.0f}% |{bar}| {desc}",
-            dynamic_ncols=True,
-        )
+        self._enabled, self._first_share, self._began, self._logged = enabled, share, time.monotonic(), 0.0
+        form, hidden = "{percentage:3.0f}% |{bar}| {desc}", None if enabled else True  # None: unless on a terminal
+        self._bar = tqdm(total=1.0, initial=share, disable=hidden, bar_format=form, dynamic_ncols=True)
 
     def update(self, share: float, step: int, loss: float, tokens_per_second: float) -> None:
         """Show where training stands."""
-        text = f"step {step:,}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s  {self._time_left(share)} left"
-        if self._on_terminal:
+        done, seconds = share - self._first_share, time.monotonic() - self._began
+        left = spoken_time(seconds * max(0.0, 1.0 - share) / done) if done > 0 else "?"
+        text = f"step {step:,}  loss {loss:.3f}  {tokens_per_second:,.0f} tokens/s  {left} left"
+        if not self._bar.disable:
             self._bar.set_description_str(text, refresh=False)
             self._bar.n = min(1.0, share)
             self._bar.refresh()
@@ -79,9 +69,3 @@ class TrainingProgress:
     def close(self) -> None:
         """Take the bar off the screen's last line."""
         self._bar.close()
-
-    def _time_left(self, share: float) -> str:
-        done = share - self._first_share
-        if done <= 0:
-            return "?"
-        return spoken_time((time.monotonic() - self._began) * max(0.0, 1.0 - share) / done)

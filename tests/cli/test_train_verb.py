@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import torch
+
 import qkv
 from qkv.cli.main import main
+from qkv.training.trainer import train
 
 
 def test_train_says_what_it_does_on_standard_error(recipe, tmp_path, capsys):
@@ -81,3 +84,16 @@ def test_train_refuses_to_write_over_a_run(own_run, recipe, refused, tree):
     before = tree(own_run)
     assert "exists already" in refused("train", recipe, f"run={own_run}")
     assert tree(own_run) == before
+
+
+def test_only_the_command_changes_its_process(recipe, tmp_path, ok, monkeypatch):
+    """A training of somebody else's program leaves threads, chance and memory as they were."""
+    changed = []
+    monkeypatch.setattr("qkv.devices.keep_freed_memory", lambda: changed.append("memory"))
+    threads, chance = torch.get_num_threads(), torch.get_rng_state()
+    train(recipe, [f"run={tmp_path}/a", "steps=2", f"threads={threads + 1}"], progress=False)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert changed == []
+    ok("train", recipe, f"run={tmp_path}/b", "--quiet", "steps=2")
+    assert changed == ["memory"]

@@ -312,3 +312,16 @@ def test_a_mapping_can_be_compared(recipe, tmp_path, monkeypatch):
 def test_progress_names_the_variant(own, recipe, capsys):
     compare(recipe, VARY, output=own)
     assert capsys.readouterr().err.splitlines() == ["1 of 2: norm_position=pre", "2 of 2: norm_position=post"]
+
+
+def test_a_variant_is_locked_while_it_is_prepared(recipe, tmp_path, monkeypatch):
+    seen = []
+
+    def prepare(config, *, resume):
+        seen.append(Run(config.run).lock_path.exists())
+        raise UserError("enough is known")
+
+    monkeypatch.setattr(module, "prepare", prepare)
+    comparison = go_on(recipe, tmp_path / "own")
+    assert seen == [True, True]
+    assert [row.failure for row in comparison.rows] == ["enough is known"] * 2

@@ -7,8 +7,8 @@ import torch
 
 from qkv.config.schema import TrainingConfig
 from qkv.decoding.options import SearchOptions
+from qkv.devices import undisturbed
 from qkv.measuring import speed
-from qkv.measuring.environment import undisturbed
 from qkv.measuring.speed import DECODED_ROWS, decoding_speed, times_by_length
 from qkv.measuring.training_step import TrainingStep
 from qkv.nn.transformer import Transformer, TransformerConfig

@@ -240,7 +240,7 @@ def half_of_it(tensors: dict[str, torch.Tensor], path: Path) -> None:
         ("qkv.run.checkpoint.save_file", half_of_it),
         ("qkv.run.checkpoint.json.dumps", full_disk),
         ("qkv.files.os.fsync", full_disk),
-        ("qkv.files.tempfile.mkdtemp", full_disk),
+        ("qkv.files.os.mkdir", full_disk),
         ("qkv.files.os.replace", full_disk),
     ],
 )

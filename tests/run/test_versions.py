@@ -54,8 +54,15 @@ def test_it_goes_on_as_then(old):
     assert run.config.version == 1
 
 
+def test_it_does_not_go_on_with_other_files(old):
+    """The oldest have no stamp of their files; the names tell."""
+    run, _ = old
+    with pytest.raises(UserError, match=r"^data\.train: this run was made from"):
+        resume(run.path, [f"data.root={DATA}", "data.train=validation.tsv", "training.steps=620"], progress=False)
+
+
+@pytest.mark.parametrize("old", [path for path in RUNS if path.parent.name != "unversioned"], indirect=True)
 def test_it_does_not_go_on_with_other_data(old, tmp_path):
-    """An old run has no stamp of its files; its first pairs tell."""
     run, _ = old
     for name in ("train.tsv", "validation.tsv"):
         lines = (DATA / name).read_text().splitlines()

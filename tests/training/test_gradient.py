@@ -88,11 +88,14 @@ def test_parts_equal_the_whole(two_threads, architecture, options, threads, padd
 
 def test_parts_are_computed_at_once_each_by_one_thread(two_threads, monkeypatch):
     both = threading.Barrier(2, timeout=20)  # lets nobody pass who is alone
-    seen, compute = [], loss_module.batch_loss
+    seen, threads_of_newcomers, compute = [], [], loss_module.batch_loss
 
     def watched(*given: Any) -> Any:
         both.wait()
         seen.append((threading.get_ident(), torch.get_num_threads(), given[1].num_target_tokens))
+        newcomer = threading.Thread(target=lambda: threads_of_newcomers.append(torch.get_num_threads()))
+        newcomer.start()
+        newcomer.join()
         return compute(*given)
 
     monkeypatch.setattr(loss_module, "batch_loss", watched)
@@ -100,6 +103,7 @@ def test_parts_are_computed_at_once_each_by_one_thread(two_threads, monkeypatch)
     computed(gradient_of("transformer", num_heads=2, d_ff=16, encoder_layers=1, decoder_layers=1), [whole], threads=2)
     assert len({thread for thread, _, _ in seen}) == 2
     assert {threads for _, threads, _ in seen} == {1}
+    assert threads_of_newcomers == [2, 2], "whoever first touches torch meanwhile is none of them"
     assert sum(tokens for _, _, tokens in seen) == whole.num_target_tokens
 
 

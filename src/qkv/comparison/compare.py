@@ -19,12 +19,13 @@ from qkv.comparison.results import Measurement, Row
 from qkv.comparison.variants import Variant, as_text, join_values, make_variants
 from qkv.config.loading import model_options, spelled_out
 from qkv.config.schema import Config
-from qkv.devices import pick_device
+from qkv.devices import pick_device, undisturbed
 from qkv.errors import UserError
-from qkv.files import new_directory, write_json, write_text
-from qkv.measuring.environment import Environment, now, undisturbed
+from qkv.files import explained, new_directory, write_json, write_text
+from qkv.measuring.environment import Environment, now
 from qkv.metrics import METRICS
 from qkv.run.directory import Run
+from qkv.run.lock import locked
 from qkv.run.preparation import pair_files, prepare, training_corpus, validation_corpus
 from qkv.text.corpus import read_pairs
 from qkv.training.trainer import resume
@@ -136,17 +137,18 @@ def _is_as_wanted(found: Measurement, config: Config, metrics: Sequence[str], be
 def _train(config: Config, others: Sequence[Config], progress: bool) -> None:
     """Train a variant from wherever it stands. What comes before the first step is no part of a wall-clock budget."""
     run = Run(config.run)
-    if not run.config_path.is_file():
-        donor = _donor(config, others)
-        if donor is None:
-            prepare(config, resume=False)
-        else:
-            write_text(run.config_path, config.to_yaml())
-            _take_over(run, donor)
-    if not run.checkpoints():
-        prepared = prepare(config, resume=True)
-        training_corpus(prepared, epoch=0)
-        validation_corpus(prepared)
+    with locked(run):
+        if not run.config_path.is_file():
+            donor = _donor(config, others)
+            if donor is None:
+                prepare(config, resume=False)
+            else:
+                write_text(run.config_path, config.to_yaml())
+                _take_over(run, donor)
+        if not run.checkpoints():
+            prepared = prepare(config, resume=True)
+            training_corpus(prepared, epoch=0)
+            validation_corpus(prepared)
     _import_what_training_needs()
     resume(run.path, progress=progress)
     write_json(run.path / _DONE, {"date": now(), "checkpoint": run.checkpoints()[-1].name})
@@ -171,11 +173,8 @@ def _take_over(run: Run, donor: Run) -> None:
     """Link the tokenizers, and the pairs that are encoded once for all epochs, into another run."""
     names = [donor.encoded_path(name) for name in ("train", "validation")]
     for source in [donor.tokenizer_path, *(path for path in names if path.is_dir())]:
-        try:
-            with new_directory(run.path / source.relative_to(donor.path)) as new:
-                shutil.copytree(source, new, dirs_exist_ok=True, copy_function=_link)
-        except OSError as error:
-            raise UserError(f"{run.path}: cannot be written ({error.strerror or error})") from None
+        with explained(run.path), new_directory(run.path / source.relative_to(donor.path)) as new:
+            shutil.copytree(source, new, dirs_exist_ok=True, copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:

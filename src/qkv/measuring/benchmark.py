@@ -4,8 +4,8 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -14,15 +14,16 @@ import torch
 
 from qkv.config.schema import TrainingConfig
 from qkv.decoding.engines.registry import ENGINES
-from qkv.devices import Precision
+from qkv.devices import Precision, undisturbed
 from qkv.errors import UserError
-from qkv.measuring.environment import Environment, seconds_of, undisturbed
+from qkv.measuring.environment import Environment, seconds_of
 from qkv.measuring.rates import Benchmark, DecodingRate, TrainingRate
 from qkv.measuring.training_step import TrainingStep
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.progress import bar
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
-from qkv.text.batches import Batch, collate, plan_batches
+from qkv.text.batches import Batch, BatchPlan, collate
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.text.encoded import write_encoded
 from qkv.text.tokenizer import Tokenizers
@@ -81,17 +82,18 @@ def benchmark(
     decoding: list[DecodingRate] = []
     left_out: list[str] = []
     parts = len(training_precisions) + len(engines_and_precisions)
-    with _bar(parts, seconds, progress) as advance:
+    estimate = f"about {seconds:.0f} s"
+    with bar(parts, "parts", progress, what=estimate) as advance:
         batches = _batches(opened, pairs, reference.tokenizers, reference.model)
         for precision in training_precisions:
-            advance(f"training {precision}")
+            advance(1, f"{estimate}: training {precision}")
             settings = opened.config.training.model_copy(update={"precision": precision})
             try:
                 training.append(_training_rate(reference.model, batches, settings, share * _TRAINING_SHARE))
             except UserError as error:
                 left_out.append(f"training {precision}: {error}")
         for engine, name in engines_and_precisions:
-            advance(f"{engine} {name}")
+            advance(1, f"{estimate}: {engine} {name}")
             with undisturbed():
                 try:
                     translator = load(run, checkpoint=path, device=device, engine=engine, precision=name)
@@ -236,27 +238,8 @@ def _batches(run: Run, pairs: Sequence[Pair], tokenizers: Tokenizers, model: Seq
     longest = min(config.data.max_length, model.longest or config.data.max_length)
     with tempfile.TemporaryDirectory() as directory:
         corpus = write_encoded(Path(directory) / "pairs", pairs, tokenizers, max_length=longest)
-        plan = plan_batches(
+        plan = BatchPlan(
             corpus.source_lengths, corpus.target_lengths, config.training.batch_tokens, seed=config.seed, epoch=0
         )
         chosen = _spread(range(len(plan)), _BATCHES)
-        return [collate(corpus, plan[index], tokenizers.source, tokenizers.target).to(device) for index in chosen]
-
-
-@contextmanager
-def _bar(parts: int, seconds: float, show: bool) -> Iterator[Callable[[str], None]]:
-    """A bar that is moved on by naming the next part; it begins with an estimate of the whole."""
-    from tqdm import tqdm
-
-    estimate = f"about {seconds:.0f} s"
-    with tqdm(total=parts, desc=estimate, unit=" parts", disable=None if show else True) as bar:
-        started = False
-
-        def advance(part: str) -> None:
-            nonlocal started
-            bar.update(int(started))
-            bar.set_description(f"{estimate}: {part}")
-            started = True
-
-        yield advance
-        bar.update(int(started))
+        return [collate(corpus, plan[index], tokenizers).to(device) for index in chosen]

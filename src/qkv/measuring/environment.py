@@ -3,8 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,23 +37,6 @@ class Environment:
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             threads=torch.get_num_threads(),
         )
-
-
-@contextmanager
-def undisturbed(threads: int | None = None) -> Iterator[None]:
-    """Whatever a measurement, or a training, does to torch's threads and chance: after the block both are as before.
-
-    Args:
-        threads: that torch computes with in the block; by default as many as before it.
-    """
-    before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            if threads is not None:
-                torch.set_num_threads(threads)
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def seconds_of(function: Callable[[], object], device: torch.device) -> float:

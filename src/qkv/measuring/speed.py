@@ -12,7 +12,8 @@ from qkv.config.schema import TrainingConfig
 from qkv.decoding.engines.contract import title
 from qkv.decoding.ranking import best_token
 from qkv.decoding.steps import Progress
-from qkv.measuring.environment import seconds_of, undisturbed
+from qkv.devices import undisturbed
+from qkv.measuring.environment import seconds_of
 from qkv.measuring.training_step import TrainingStep
 from qkv.text.batches import Batch
 from qkv.translator import Translation, Translator

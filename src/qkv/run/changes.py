@@ -1,7 +1,6 @@
 """What of a run may change when it is gone on with: its end and its use, but not what it was made from.
 
-Everything in the configuration that is not declared here stays as it was. Files of pairs may move, but not change:
-what was prepared keeps a stamp of the files that it was made from.
+Files of pairs may move, but not change: what was prepared keeps a stamp of the files that it was made from.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,19 +22,14 @@ MAY_CHANGE = (
     *("data.root", "data.test", "data.validation"),
     *("data.train.path", "data.train.source", "data.train.target"),
 )
-"""Sections and keys. Where files lie may change; that their content has not is seen from the stamps."""
+"""Sections and keys; whatever is not declared here stays. That the content of files has not changed, stamps tell."""
 
 BETWEEN_EPOCHS = ("training.batch_tokens", "training.accumulate")
 """They decide which batches an epoch has, so that in the middle of one they must stay."""
 
 
 def check_changes(before: Config, now: Config, state: TrainingState) -> None:
-    """Refuse to go on with a run in another way than it began.
-
-    Args:
-        before: what the run says that it was made by.
-        now: what it shall be gone on with by.
-        state: where training stands.
+    """Refuse to go on by `now` with a run that was made by `before`, when training stands where `state` says.
 
     Raises:
         UserError: naming the first key that may not change, its old and its new value.
@@ -64,24 +58,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, value
 
 
-Stamp = Sequence[Mapping[str, Any]]
-
-
-def stamp(files: PairFiles) -> Stamp:
+def stamp(files: PairFiles) -> list[dict[str, Any]]:
     """What tells these files from others: for each its path, size, time of change and checksum."""
     return [{"path": str(path), **_status(path), "sha256": sha256(path)} for path in _paths(files)]
 
 
-def check_stamp(made_from: Stamp, files: PairFiles, key: str) -> None:
-    """Refuse files with another content than what was prepared from them; files that are gone are not missed,
-    as the run holds what was made from them.
-
-    A content is read only if a file's size is right and its time of change is not.
-
-    Args:
-        made_from: the stamp that was made then.
-        files: where the pairs are said to be now.
-        key: of the configuration, for the error.
+def check_stamp(made_from: Sequence[Mapping[str, Any]], files: PairFiles, key: str) -> None:
+    """Refuse files with another content than that of the stamp; files that are gone are not missed.
 
     Raises:
         UserError: if one of them has changed.

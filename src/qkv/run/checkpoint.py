@@ -34,14 +34,11 @@ class TrainingState:
     """Where training stands.
 
     Attributes:
-        step: steps of the optimizer done.
-        epoch: passes over the data done.
-        batch: batches of this epoch done.
+        step: steps of the optimizer done; so are `epoch`, passes over the data, and `batch`, batches of this epoch.
         batches_per_epoch: how many this epoch has; 0 before that is known.
         seconds: wall-clock time spent so far, over all sittings.
         target_tokens: real target tokens learnt from so far.
-        best: best value of the validation metric.
-        best_step: when it was reached.
+        best: best value of the validation metric, reached at `best_step`.
         validations_since_best: for early stopping.
         validated_step: step of the last validation.
         longest_validation: seconds that one took, checkpoint included; a wall-clock budget sets as much aside.
@@ -123,24 +120,14 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint; it appears under its name only when it is complete.
 
-    Args:
-        directory: where.
-        model: whose weights are saved unless `weights` says otherwise.
-        model_options: the architecture's configuration object.
-        architecture: its name.
-        state: where training stands.
-        weights: weights to use in place of the model's own (an average).
-        resume: tensors of `optimizer.safetensors`; none for a checkpoint that is for use only.
+    `weights` are to be used in place of the model's own (an average); `resume` are the tensors of
+    `optimizer.safetensors`, none for a checkpoint that is for use only.
 
     Raises:
         UserError: if the disk is full or not writable; older checkpoints stay as they are.
     """
-    description = {
-        "format": FORMAT,
-        "architecture": architecture,
-        "model": dataclasses.asdict(model_options),
-        "training": dataclasses.asdict(state),
-    }
+    described = {"model": dataclasses.asdict(model_options), "training": dataclasses.asdict(state)}
+    description = {"format": FORMAT, "architecture": architecture, **described}
     try:
         with new_directory(directory) as new:
             save_file(_for_saving(weights or weights_of(model)), new / "model.safetensors")
@@ -215,13 +202,10 @@ def load_model(directory: Path, architecture: str | None = None) -> Seq2Seq:
     found = description["architecture"]
     if architecture is not None and found != architecture:
         raise UserError(f"{directory}: a checkpoint of architecture {found!r}, this run is {architecture!r}")
-    if found not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise UserError(f"{directory}: unknown architecture {found!r}; this qkv has {known}")
-    kind = ARCHITECTURES[found]
     try:
+        kind = ARCHITECTURES.find(found)
         model = kind.build(kind.config(**description["model"]))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UserError) as error:
         raise UserError(f"{directory}/state.json: does not describe a {found}: {error}") from None
     set_weights(model, read_tensors(directory / "model.safetensors"), directory)
     return model
@@ -236,15 +220,12 @@ def average_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
     if not checkpoints:
         raise UserError("there are no checkpoints to average")
     total: dict[str, Tensor] = {}
-    dtypes: dict[str, torch.dtype] = {}
     for checkpoint in checkpoints:
         weights = read_tensors(checkpoint / "model.safetensors")
         if total and {n: t.shape for n, t in total.items()} != {n: t.shape for n, t in weights.items()}:
             raise UserError(f"{checkpoint}: of another shape than {checkpoints[0]}; they cannot be averaged")
-        for name, tensor in weights.items():
-            total[name] = total[name] + tensor.double() if name in total else tensor.double()
-            dtypes[name] = tensor.dtype
-    return {name: (tensor / len(checkpoints)).to(dtypes[name]) for name, tensor in total.items()}
+        total = {name: tensor.double() + total.get(name, 0.0) for name, tensor in weights.items()}
+    return {name: (total[name] / len(checkpoints)).to(tensor.dtype) for name, tensor in weights.items()}
 
 
 def average_run(run: Run, last: int) -> Path:
@@ -257,10 +238,9 @@ def average_run(run: Run, last: int) -> Path:
         raise UserError(f"averaging takes at least 2 checkpoints, not {last}")
     checkpoints = run.checkpoints()[-last:]
     weights = average_weights(checkpoints)
-    newest = checkpoints[-1]
-    model, state = load_model(newest), read_state(newest)
+    model, state = load_model(checkpoints[-1]), read_state(checkpoints[-1])
     destination = run.checkpoints_path / f"averaged-{state.step:08d}"
-    architecture = read_description(newest)["architecture"]
+    architecture = read_description(checkpoints[-1])["architecture"]
     save_checkpoint(destination, model, model.config, architecture, state, weights=weights)
     return destination
 
@@ -274,11 +254,8 @@ def prune(run: Run, keep: int) -> None:
     remove_leftovers(run.checkpoints_path, "step-*", "averaged-*")
     checkpoints = run.checkpoints()
     due = [path for path in checkpoints if path == checkpoints[-1] or not _is_stopgap(path)]
-    protected = set(due[-keep:])
-    if run.best_path.exists():
-        protected.add(run.checkpoints_path / run.best_path.resolve().name)
     for checkpoint in checkpoints:
-        if checkpoint not in protected:
+        if checkpoint not in due[-keep:] and checkpoint.name != run.best_path.resolve().name:
             remove_directory(checkpoint)
 
 

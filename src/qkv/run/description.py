@@ -12,23 +12,19 @@ def describe(run: Run) -> str:
     Raises:
         UserError: if a part of the run is damaged.
     """
-    rows = [("run", str(run.path)), ("tokenizer", _tokenizers(run))]
-    if run.checkpoints():
-        rows += _progress(run)
-    else:
-        rows.append(("model", f"{run.config.model.architecture}, no checkpoint yet"))
-    return "\n".join(f"{name:13}{text}" for name, text in rows)
+    return "\n".join(f"{name:13}{text}" for name, text in _rows(run))
 
 
-def _tokenizers(run: Run) -> str:
+def _rows(run: Run) -> Iterator[tuple[str, str]]:
     tokenizers = run.tokenizers()
     sides = {"source": tokenizers.source, "target": tokenizers.target}
     if tokenizers.joint:
         sides = {"both": tokenizers.source}
-    return "; ".join(f"{name}: {side.kind}, {side.vocab_size:,} tokens" for name, side in sides.items())
-
-
-def _progress(run: Run) -> Iterator[tuple[str, str]]:
+    yield "run", str(run.path)
+    yield "tokenizer", "; ".join(f"{name}: {side.kind}, {side.vocab_size:,} tokens" for name, side in sides.items())
+    if not run.checkpoints():
+        yield "model", f"{run.config.model.architecture}, no checkpoint yet"
+        return
     used, newest = run.find_checkpoint(), run.checkpoints()[-1]
     description, state = read_description(used), read_description(newest)["training"]
     parameters = sum(parameter.numel() for parameter in load_model(used).parameters())

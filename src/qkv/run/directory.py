@@ -3,27 +3,42 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from qkv.config.loading import load_config
+from qkv.config.schema import Config
 from qkv.errors import UserError
 from qkv.run.checksums import verify
+from qkv.text.tokenizer import Tokenizers
 
-if TYPE_CHECKING:
-    from qkv.config.schema import Config
-    from qkv.text.tokenizer import Tokenizers
-
-_STEP = re.compile(r"step-(\d{8,})")
+_STEP = re.compile(r"step-\d{8,}")
 
 
 class Run:
     """Paths of a run, and its parts read back.
 
-    config.yaml, tokenizer/, encoded/, checkpoints/step-NNNNNNNN/, best -> checkpoints/…, metrics.jsonl, tensorboard/,
-    report.html
+    Attributes:
+        path: its directory.
+        config_path: the resolved configuration, every default spelled out.
+        lock_path: it is there while somebody trains the run; see `qkv.run.lock`.
+        tokenizer_path: the tokenizers' directory.
+        checkpoints_path: the directory of all checkpoints.
+        best_path: a symbolic link to the checkpoint that is used.
+        metrics_path: one JSON object a line for each report and validation.
+        tensorboard_path: TensorBoard's event files.
+        report_path: the page that shows what training came to.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.config_path = self.path / "config.yaml"
+        self.lock_path = self.path / "lock"
+        self.tokenizer_path = self.path / "tokenizer"
+        self.checkpoints_path = self.path / "checkpoints"
+        self.best_path = self.path / "best"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.tensorboard_path = self.path / "tensorboard"
+        self.report_path = self.path / "report.html"
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -39,46 +54,6 @@ class Run:
             raise UserError(f"{path}: not a run directory (it has no config.yaml)")
         return run
 
-    @property
-    def config_path(self) -> Path:
-        """The resolved configuration, every default spelled out."""
-        return self.path / "config.yaml"
-
-    @property
-    def lock_path(self) -> Path:
-        """It is there while somebody trains the run; see `qkv.run.lock`."""
-        return self.path / "lock"
-
-    @property
-    def tokenizer_path(self) -> Path:
-        """The tokenizers' directory."""
-        return self.path / "tokenizer"
-
-    @property
-    def checkpoints_path(self) -> Path:
-        """The directory of all checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def best_path(self) -> Path:
-        """A symbolic link to the checkpoint that is used."""
-        return self.path / "best"
-
-    @property
-    def metrics_path(self) -> Path:
-        """One JSON object a line for each report and validation."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def report_path(self) -> Path:
-        """The page that shows what training came to."""
-        return self.path / "report.html"
-
-    @property
-    def tensorboard_path(self) -> Path:
-        """TensorBoard's event files."""
-        return self.path / "tensorboard"
-
     def encoded_path(self, name: str) -> Path:
         """The tokenised pairs called `train`, `validation`, …"""
         return self.path / "encoded" / name
@@ -93,21 +68,16 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints that training can resume from, oldest first."""
-        if not self.checkpoints_path.is_dir():
-            return []
-        return sorted((p for p in self.checkpoints_path.iterdir() if _STEP.fullmatch(p.name)), key=_step_of)
+        found = [path for path in self.checkpoints_path.glob("step-*") if _STEP.fullmatch(path.name)]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
     @property
-    def config(self) -> "Config":
+    def config(self) -> Config:
         """The configuration, read from config.yaml."""
-        from qkv.config.loading import load_config
-
         return load_config(self.config_path)
 
-    def tokenizers(self) -> "Tokenizers":
+    def tokenizers(self) -> Tokenizers:
         """The tokenizers; `UserError` if they have not been learnt yet, or are damaged."""
-        from qkv.text.tokenizer import Tokenizers
-
         if not self.tokenizer_path.is_dir():
             raise UserError(
                 f"{self.path}: has no tokenizer yet; resume its training with `qkv train --resume {self.path}`"
@@ -124,17 +94,16 @@ class Run:
         """
         if not self.metrics_path.is_file():
             return []
-        lines = self.metrics_path.read_bytes().split(b"\n")
-        return [self._record(number, line) for number, line in enumerate(lines[:-1], start=1) if line]
-
-    def _record(self, number: int, line: bytes) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or not {"event", "step"} <= record.keys():
-            raise UserError(f"{self.metrics_path}:{number}: damaged; mend or remove this line") from None
-        return record
+        records = []
+        for number, line in enumerate(self.metrics_path.read_bytes().split(b"\n")[:-1], start=1):
+            try:
+                record = json.loads(line) if line else {}
+            except ValueError:
+                record = None
+            if line and not (isinstance(record, dict) and {"event", "step"} <= record.keys()):
+                raise UserError(f"{self.metrics_path}:{number}: damaged; mend or remove this line")
+            records.append(record)
+        return [record for record in records if record]
 
     def find_checkpoint(self, checkpoint: str | Path | None = None) -> Path:
         """A checkpoint directory by path, by name in this run, or by "best" (the default) or "last".
@@ -155,7 +124,3 @@ class Run:
                 return candidate
         names = ", ".join(p.name for p in self.checkpoints()) or "none"
         raise UserError(f"{checkpoint}: no such checkpoint; {self.path} has {names}")
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])

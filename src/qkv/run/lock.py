@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import IO
 
 from qkv.errors import UserError
+from qkv.files import explained
 from qkv.run.directory import Run
 
 
@@ -22,11 +23,13 @@ def locked(run: Run) -> Iterator[None]:
         UserError: if another process trains it, which is named; or if the directory cannot be written.
     """
     new = not run.path.exists()
-    try:
+    with explained(run.path):
         run.path.mkdir(parents=True, exist_ok=True)
-        file = _lock(run)
-    except OSError as error:
-        raise UserError(f"{run.path}: cannot be written ({error.strerror or error})") from None
+        while not _is_there(file := _lock(run), run):  # whoever had it before has just removed it
+            file.close()
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
     try:
         yield
     finally:
@@ -39,8 +42,8 @@ def locked(run: Run) -> Iterator[None]:
 
 
 def _lock(run: Run) -> IO[str]:
-    while True:
-        file = run.lock_path.open("a+", encoding="utf-8")
+    file = run.lock_path.open("a+", encoding="utf-8")
+    with suppress(OSError):  # no locks here
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,14 +51,6 @@ def _lock(run: Run) -> IO[str]:
             holder = file.read() or "another process"
             file.close()
             raise UserError(f"{run.path}: {holder} is training this run; wait for it, or stop it first") from None
-        except OSError:  # no locks here
-            return file
-        if _is_there(file, run):
-            break
-        file.close()  # whoever had it before has just removed it: try again
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
     return file
 
 

@@ -4,41 +4,33 @@ Tokenizers and encoded pairs carry a stamp of the files that they were made from
 """
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from qkv.config.loading import model_options, spelled_out
 from qkv.config.schema import Config
 from qkv.errors import UserError
-from qkv.files import new_directory, remove_directory, remove_leftovers, to_json, write_text
+from qkv.files import explained, new_directory, remove_directory, remove_leftovers, write_json, write_text
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.progress import bar
-from qkv.run.changes import Stamp, check_stamp, stamp
+from qkv.run.changes import check_stamp, stamp
 from qkv.run.checksums import write_manifest
 from qkv.run.directory import Run
 from qkv.text.corpus import Pair, PairFiles, read_pairs
-from qkv.text.encoded import PAIRS_AT_ONCE, EncodedCorpus, write_encoded
+from qkv.text.encoded import EncodedCorpus, write_encoded
 from qkv.text.tokenizer import Tokenizers
+
+_MADE_FROM = "made_from.json"
 
 
 @dataclass
 class Prepared:
     """A run that is ready to be trained.
 
-    Attributes:
-        run: its directory.
-        config: with every option of the model spelled out.
-        tokenizers: of both sides.
-        model_options: the architecture's own configuration object.
+    In `config` every option of the model is spelled out; `model_options` is the architecture's own object.
     """
 
     run: Run
@@ -80,7 +72,10 @@ def prepare(config: Config, *, resume: bool) -> Prepared:
         _check_encoded(prepared)
         return prepared
     refuse_to_overwrite(run)
-    _check_readable(config)
+    for name in ("validation", "test"):  # a fault on the last line is found now, before anything is written;
+        if getattr(config.data, name) is not None:  # the tokenizer reads the training pairs right after this
+            for _ in read_pairs(pair_files(config, name)):
+                pass
     write_text(run.config_path, config.to_yaml())
     try:
         prepared = _prepare(run, config)
@@ -108,20 +103,17 @@ def _prepare(run: Run, config: Config) -> Prepared:
 
 def training_corpus(prepared: Prepared, epoch: int) -> EncodedCorpus:
     """The training pairs as tokens: one encoding for all epochs, or with subword sampling one for each."""
-    longest, sampling = prepared.config.data.max_length, prepared.config.tokenizer.sampling
+    config = prepared.config
+    longest, sampling = config.data.max_length, config.tokenizer.sampling
     if sampling == 0.0:
-        return _encoded(prepared, "train", "train", longest)
+        return _encoded(prepared, "train", longest)
     path = prepared.run.encoded_path(f"train-epoch-{epoch:05d}")
-    corpus = _encoded(prepared, path.name, "train", longest, sampling, _seed(prepared, epoch))
+    seed = (config.seed << 20) + epoch
+    corpus = _encoded(prepared, "train", longest, to=path.name, sampling=sampling, seed=seed)
     for other in path.parent.glob("train-epoch-*"):
         if other != path:
             remove_directory(other)
     return corpus
-
-
-def _seed(prepared: Prepared, epoch: int) -> int:
-    """Of the subword sampling of an epoch."""
-    return (prepared.config.seed << 20) + epoch
 
 
 def validation_corpus(prepared: Prepared) -> EncodedCorpus | None:
@@ -132,7 +124,7 @@ def validation_corpus(prepared: Prepared) -> EncodedCorpus | None:
     """
     if prepared.config.data.validation is None:
         return None
-    corpus = _encoded(prepared, "validation", "validation", max_length=2**31)
+    corpus = _encoded(prepared, "validation", max_length=2**31)
     longest = int(max(corpus.source_lengths.max(), corpus.target_lengths.max()))
     limit = prepared.model_options.longest
     if limit is not None and longest > limit:
@@ -144,76 +136,45 @@ def validation_corpus(prepared: Prepared) -> EncodedCorpus | None:
 
 
 def _encoded(
-    prepared: Prepared, name: str, pairs_name: str, max_length: int, sampling: float = 0.0, seed: int = 0
+    prepared: Prepared, name: str, max_length: int, *, to: str | None = None, sampling: float = 0.0, seed: int = 0
 ) -> EncodedCorpus:
-    path = prepared.run.encoded_path(name)
+    path = prepared.run.encoded_path(to or name)
     if path.is_dir():
         return EncodedCorpus.open(path)
-    remove_leftovers(path.parent, f"{pairs_name}*")
-    files = pair_files(prepared.config, pairs_name)
-    learnt_from = _stamp_of_tokenizers(prepared.run) if pairs_name == "train" else None
-    if learnt_from is not None:
-        check_stamp(learnt_from, files, "data.train")
+    remove_leftovers(path.parent, f"{name}*")
+    files = pair_files(prepared.config, name)
+    learnt_from = prepared.run.tokenizer_path / _MADE_FROM
+    if name == "train" and learnt_from.exists():
+        check_stamp(json.loads(learnt_from.read_text(encoding="utf-8")), files, "data.train")
     try:
         return write_encoded(
             path,
-            _counted(read_pairs(files), f"encoding {pairs_name}"),
+            _counted(read_pairs(files), f"encoding {name}"),
             prepared.tokenizers,
             max_length=max_length,
             sampling=sampling,
             seed=seed,
-            made_from=learnt_from or stamp(files),
+            made_from=stamp(files),
         )
     except UserError as error:
-        raise UserError(f"data.{pairs_name}: {error}") from None
+        raise UserError(f"data.{name}: {error}") from None
 
 
 def _check_encoded(prepared: Prepared) -> None:
     """Refuse encoded pairs that are not those of the files that the configuration names.
 
-    Runs of before there were stamps are told by their first pairs, which are encoded once more.
+    Runs of before there were stamps are told by what their own configuration names.
     """
     for name in ("train", "validation"):
-        if getattr(prepared.config.data, name) is None:
-            continue
-        files = pair_files(prepared.config, name)
-        for path in sorted(prepared.run.encoded_path(name).parent.glob(f"{name}*")):
-            corpus = EncodedCorpus.open(path)
-            if corpus.made_from is not None:
-                check_stamp(corpus.made_from, files, f"data.{name}")
-            elif _exist(files) and not _begins_like(corpus, prepared, files):
+        named = getattr(prepared.config.data, name)
+        for path in [] if named is None else prepared.run.encoded_path(name).parent.glob(f"{name}*"):
+            made_from = EncodedCorpus.open(path).made_from
+            if made_from is not None:
+                check_stamp(made_from, pair_files(prepared.config, name), f"data.{name}")
+            elif named != getattr(prepared.run.config.data, name):
                 raise UserError(
-                    f"data.{name}: this run was made from other pairs than those there are now; put the old ones "
-                    "there, or train another run"
+                    f"data.{name}: this run was made from other files, and has no stamp that tells their like"
                 )
-
-
-def _exist(files: PairFiles) -> bool:
-    return all(os.path.exists(path) for path in (files.path, files.source, files.target) if path is not None)
-
-
-def _begins_like(corpus: EncodedCorpus, prepared: Prepared, files: PairFiles) -> bool:
-    """Whether the first pairs of some files, encoded as a corpus was, are the first of that corpus."""
-    _, is_epoch, epoch = corpus.directory.name.partition("-epoch-")
-    sampling, seed = (prepared.config.tokenizer.sampling, _seed(prepared, int(epoch))) if is_epoch else (0.0, 0)
-    with tempfile.TemporaryDirectory() as directory:
-        again = write_encoded(
-            Path(directory) / "first",
-            islice(read_pairs(files), PAIRS_AT_ONCE),
-            prepared.tokenizers,
-            max_length=corpus.max_length,
-            sampling=sampling,
-            seed=seed,
-        )
-    is_all = len(again) + again.dropped < PAIRS_AT_ONCE
-    if len(again) > len(corpus) or (is_all and len(again) < len(corpus)):
-        return False
-    rows = np.arange(len(again))
-    return all(
-        np.array_equal(found, expected)
-        for side in (EncodedCorpus.sources, EncodedCorpus.targets)
-        for found, expected in zip(side(again, rows), side(corpus, rows), strict=True)
-    )
 
 
 def refuse_to_overwrite(run: Run) -> None:
@@ -228,40 +189,16 @@ def refuse_to_overwrite(run: Run) -> None:
         )
 
 
-def _check_readable(config: Config) -> None:
-    """Read the files through once before anything is written: a fault on the last line is found now.
-
-    The training pairs are the exception: they may be many, and the tokenizer learns from them right after this.
-    """
-    for name in ("validation", "test"):
-        if getattr(config.data, name) is not None:
-            for _ in read_pairs(pair_files(config, name)):
-                pass
-
-
 def _tokenizers(run: Run, config: Config) -> Tokenizers:
     if run.tokenizer_path.is_dir():
         return run.tokenizers()
     files = pair_files(config, "train")
     pairs = _counted(read_pairs(files), "learning the tokenizer")
-    made_from = stamp(files)
-    try:
-        with new_directory(run.tokenizer_path) as new:
-            tokenizers = Tokenizers.learn(pairs, new, config.tokenizer, seed=config.seed)
-            (new / _MADE_FROM).write_text(to_json(made_from, indent=1), encoding="utf-8")
-            write_manifest(new)
-            return tokenizers
-    except OSError as error:
-        raise UserError(f"{run.tokenizer_path}: cannot be written ({error.strerror or error})") from None
-
-
-_MADE_FROM = "made_from.json"
-
-
-def _stamp_of_tokenizers(run: Run) -> Stamp | None:
-    path = run.tokenizer_path / _MADE_FROM
-    made_from: Stamp | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return made_from
+    with explained(run.tokenizer_path), new_directory(run.tokenizer_path) as new:
+        write_json(new / _MADE_FROM, stamp(files))
+        tokenizers = Tokenizers.learn(pairs, new, config.tokenizer, seed=config.seed)
+        write_manifest(new)
+        return tokenizers
 
 
 def _counted(pairs: Iterator[Pair], what: str) -> Iterator[Pair]:

@@ -23,13 +23,7 @@ class Adam(torch.optim.Optimizer):
     """
 
     def __init__(
-        self,
-        groups: list[dict[str, Any]],
-        *,
-        decoupled: bool,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
+        self, groups: list[dict[str, Any]], *, decoupled: bool, lr: float, betas: tuple[float, float], eps: float
     ):
         self._update = adamw if decoupled else adam
         # A gradient scaler then leaves it to the step to do nothing after an overflow, and need not wait for a GPU.

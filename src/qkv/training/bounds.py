@@ -9,12 +9,9 @@ _STEPS_IF_UNBOUNDED = 50_000
 
 
 class Bounds:
-    """How much of a run is over.
+    """How much of a run is over: `state` is looked at anew each time.
 
-    Args:
-        config: says where it ends.
-        state: where training stands; what it says is looked up anew each time.
-        began: `time.monotonic()` of the moment from which this sitting counts.
+    `began` is `time.monotonic()` of the moment from which this sitting counts.
     """
 
     def __init__(self, config: Config, state: TrainingState, began: float):
@@ -38,13 +35,10 @@ class Bounds:
             within = self._state.batch / batches if batches else 0.0
             shares.append((self._state.epoch + within) / epochs)
         if budget is not None:
-            shares.append(self.seconds() / (budget - self._reserve(budget)))
+            validations = 2 if self._settings.average_last else 1  # that come after the last step
+            reserve = min(0.5 * budget, 0.02 * budget + 1.5 * validations * self._state.longest_validation)
+            shares.append(self.seconds() / (budget - reserve))
         return min(1.0, max(shares))
-
-    def _reserve(self, budget: float) -> float:
-        """Part of a wall-clock budget that is kept for what comes after the last step."""
-        validations = 2 if self._settings.average_last else 1
-        return min(0.5 * budget, 0.02 * budget + 1.5 * validations * self._state.longest_validation)
 
     def are_reached(self) -> bool:
         """Whether training is over."""

@@ -2,31 +2,30 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 
-class Interruption:
-    """While it is entered, the first signal only sets `requested`; a second one ends the process as usual."""
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """In the block, the first signal only sets the event; a second one ends the process as usual."""
+    requested = threading.Event()
+    before: dict[int, Any] = {}
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
 
-    def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._request)
-        return self
+    def request(number: int, frame: FrameType | None) -> None:
+        requested.set()
+        restore()
 
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, request)
+    try:
+        yield requested
+    finally:
+        restore()

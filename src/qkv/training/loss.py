@@ -30,20 +30,14 @@ class Loss(NamedTuple):
 
 
 class Learner(nn.Module):
-    """A model as training sees it: a batch in, a loss out. DDP or `fully_shard` is put around this, if any.
-
-    Args:
-        model: to be trained; its parameters are all there are.
-        label_smoothing: probability spread over all tokens.
-        precision: of matrix products.
-    """
+    """A model as training sees it: a batch in, a loss out. DDP or `fully_shard` is put around this, if any."""
 
     def __init__(self, model: Seq2Seq, label_smoothing: float = 0.0, precision: Precision = "float32"):
         super().__init__()
         self.model, self._label_smoothing, self._precision = model, label_smoothing, precision
 
     def forward(self, batch: Batch) -> Loss:
-        """Loss of a batch under teacher forcing, summed over its real target tokens."""
+        """See `batch_loss`; matrix products are of the precision that was given."""
         with autocast(batch.source.device, self._precision):
             return batch_loss(self.model, batch, self._label_smoothing)
 
@@ -70,10 +64,8 @@ def projected_cross_entropy(
     into their own gradient and forgotten a slice at a time, so that they stay in the cache and the memory needed does
     not grow with tokens × vocabulary.
     """
-    wants_gradient = torch.is_grad_enabled()
-    smoothed, nll = _ProjectedCrossEntropy.apply(
-        hidden, output.weight, output.bias, targets, label_smoothing, wants_gradient
-    )
+    given = hidden, output.weight, output.bias, targets, label_smoothing, torch.is_grad_enabled()
+    smoothed, nll = _ProjectedCrossEntropy.apply(*given)
     return Loss(smoothed, nll, len(targets))
 
 

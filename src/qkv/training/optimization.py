@@ -14,23 +14,15 @@ class Optimization:
     """Adam or AdamW over a model, with clipping, fp16 loss scaling and an optional average of the weights.
 
     Matrices are decayed, biases and norms are not. Kingma & Ba 2015; Loshchilov & Hutter 2019.
-
-    Args:
-        model: whose parameters are optimized.
-        settings: the recipe's training section.
-        device: where the model is.
     """
 
     def __init__(self, model: nn.Module, settings: TrainingConfig, device: torch.device):
         self._model, self._settings = model, settings
-        named = list(model.named_parameters())
-        matrices = [(name, p) for name, p in named if p.dim() >= 2]
-        others = [(name, p) for name, p in named if p.dim() < 2]
-        self._named = matrices + others
+        self._named = list(model.named_parameters())
         self._adam = Adam(
             [
-                {"params": [p for _, p in matrices], "weight_decay": settings.weight_decay},
-                {"params": [p for _, p in others], "weight_decay": 0.0},
+                {"params": [p for _, p in self._named if p.dim() >= 2], "weight_decay": settings.weight_decay},
+                {"params": [p for _, p in self._named if p.dim() < 2], "weight_decay": 0.0},
             ],
             decoupled=settings.optimizer == "adamw",
             lr=settings.learning_rate,
@@ -68,10 +60,8 @@ class Optimization:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What it takes to go on: tensors (moments; raw weights if there is an average), and the loss scale."""
-        tensors = {}
-        for name, parameter in self._named:
-            for key, value in self._adam.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = value
+        states = {name: self._adam.state.get(parameter, {}) for name, parameter in self._named}
+        tensors = {f"{key}.{name}": value for name, state in states.items() for key, value in state.items()}
         if self.average is not None:
             tensors |= {f"weight.{name}": tensor for name, tensor in weights_of(self._model).items()}
         return tensors, self._scaler.state_dict()
@@ -79,11 +69,8 @@ class Optimization:
     def restore(self, tensors: Mapping[str, Tensor], loss_scale: dict[str, float]) -> None:
         """Undo `state`. The raw weights are the caller's to put back."""
         for name, parameter in self._named:
-            state = {}
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"{key}.{name}" in tensors:
-                    state[key] = tensors[f"{key}.{name}"].to(parameter.device)
-            if state:
-                self._adam.state[parameter] = state
+            keys = {key: f"{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
+            if keys["step"] in tensors:
+                self._adam.state[parameter] = {key: tensors[own].to(parameter.device) for key, own in keys.items()}
         if loss_scale:
             self._scaler.load_state_dict(loss_scale)

@@ -28,7 +28,7 @@ class Records:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self._run = run
-        kept = [_as_line(record) for record in run.metrics() if record["step"] <= step]
+        kept = [f"{to_json(record)}\n" for record in run.metrics() if record["step"] <= step]
         write_text(run.metrics_path, "".join(kept))
         with self._writing():
             self._file = open(run.metrics_path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
@@ -37,17 +37,16 @@ class Records:
     def add(self, event: str, step: int, **values: Any) -> None:
         """Write a line {"event": …, "step": …, **values}."""
         with self._writing():
-            self._file.write(_as_line({"event": event, "step": step, **values}))
+            self._file.write(to_json({"event": event, "step": step, **values}) + "\n")
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"{event}/{name}", value, step)
 
     def close(self) -> None:
         """Write what is waiting. A disk that is full by now has been, or will be, complained about elsewhere."""
-        with suppress(OSError):
-            self._file.close()
-        with suppress(OSError):
-            self._board.close()
+        for written in (self._file, self._board):
+            with suppress(OSError):
+                written.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -58,10 +57,6 @@ class Records:
                 f"{self._run.path}: cannot write the records of training ({error.strerror or error}); checkpoints are "
                 "intact, so make room and resume"
             ) from None
-
-
-def _as_line(record: Mapping[str, Any]) -> str:
-    return to_json(record) + "\n"
 
 
 class Window:

@@ -6,8 +6,6 @@ from typing import Literal
 
 from qkv.config.schema import TrainingConfig
 
-ScheduleKind = Literal["paper", "inverse_sqrt", "cosine", "constant"]
-
 _LONGEST_WARMUP = 0.1  # of a wall-clock budget
 _COOLDOWN = 0.3  # of a wall-clock budget
 
@@ -27,7 +25,7 @@ class Schedule:
         timed: the run is bounded by time, so that warm-up ends after a tenth of it at the latest.
     """
 
-    kind: ScheduleKind
+    kind: Literal["paper", "inverse_sqrt", "cosine", "constant"]
     peak: float
     warmup_steps: int
     d_model: int = 512
@@ -45,27 +43,12 @@ class Schedule:
 
     def learning_rate(self, step: int, share: float) -> float:
         """For step 1, 2, … when `share` (0 … 1) of the run is over."""
-        return self._peak() * self._rise(step, share) * self._fall(step, share) * self._cool(share)
-
-    def _peak(self) -> float:
-        if self.kind == "paper":
-            return self.d_model**-0.5 * max(1, self.warmup_steps) ** -0.5
-        return self.peak
-
-    def _rise(self, step: int, share: float) -> float:
-        risen = step / max(1, self.warmup_steps)
-        if self.timed:
-            risen = max(risen, share / _LONGEST_WARMUP)
-        return min(1.0, risen)
-
-    def _fall(self, step: int, share: float) -> float:
+        warmup = max(1, self.warmup_steps)
+        peak = self.d_model**-0.5 * warmup**-0.5 if self.kind == "paper" else self.peak
+        risen = max(step / warmup, share / _LONGEST_WARMUP if self.timed else 0.0)
         if self.kind == "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
-        if self.kind == "constant":
-            return 1.0
-        return min(1.0, math.sqrt(max(1, self.warmup_steps) / step))
-
-    def _cool(self, share: float) -> float:
-        if self.cooldown == 0.0:
-            return 1.0
-        return min(1.0, max(0.0, 1.0 - share) / self.cooldown)
+            fallen = 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+        else:
+            fallen = 1.0 if self.kind == "constant" else min(1.0, math.sqrt(warmup / step))
+        cooled = min(1.0, max(0.0, 1.0 - share) / self.cooldown) if self.cooldown else 1.0
+        return peak * min(1.0, risen) * fallen * cooled

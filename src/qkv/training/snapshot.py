@@ -20,11 +20,7 @@ from qkv.training.optimization import Optimization
 
 
 def save(prepared: Prepared, model: Seq2Seq, optimization: Optimization, state: TrainingState) -> None:
-    """Write the checkpoint of this step: the weights to use (the average if there is one), and all else.
-
-    Raises:
-        UserError: if the disk is full or not writable.
-    """
+    """Write the checkpoint of this step, as `save_checkpoint` does."""
     device = model.output.weight.device
     tensors, state.loss_scale = optimization.state()
     tensors["random.cpu"] = torch.get_rng_state()

@@ -11,26 +11,19 @@ from torch import Tensor
 
 from qkv.config.loading import foreign_options, load_config
 from qkv.config.schema import Config, TrainingConfig
-from qkv.devices import keep_freed_memory, pick_device
+from qkv.devices import pick_device, undisturbed
 from qkv.files import point, remove_directory, write_text
 from qkv.progress import TrainingProgress, spoken_time
 from qkv.run.changes import check_changes
-from qkv.run.checkpoint import (
-    TrainingState,
-    average_run,
-    prune,
-    read_state,
-    read_tensors,
-    using_weights,
-)
+from qkv.run.checkpoint import TrainingState, average_run, prune, read_state, read_tensors, using_weights
 from qkv.run.directory import Run
 from qkv.run.lock import locked
 from qkv.run.preparation import Prepared, prepare, refuse_to_overwrite, training_corpus
-from qkv.text.batches import Batch, collate, plan_batches
+from qkv.text.batches import Batch, BatchPlan, collate
 from qkv.training import snapshot
 from qkv.training.bounds import Bounds
 from qkv.training.gradient import Gradient
-from qkv.training.interruption import Interruption
+from qkv.training.interruption import interruptible
 from qkv.training.optimization import Optimization
 from qkv.training.records import Records, Window
 from qkv.training.schedule import Schedule
@@ -82,11 +75,8 @@ def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = T
 def _train(config: Config, before: Config | None, began: float, progress: bool) -> Run:
     """Train from the beginning, or go on with a run that had the configuration `before` until now."""
     run = Run(config.run)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     device = pick_device(config.device)
-    keep_freed_memory()
-    with locked(run):
+    with locked(run), undisturbed(config.threads):
         if before is not None:
             check_changes(before, config, read_state(run.checkpoints()[-1]) if run.checkpoints() else TrainingState())
         prepared = prepare(config, resume=before is not None)
@@ -104,11 +94,7 @@ def _train(config: Config, before: Config | None, began: float, progress: bool) 
 class Trainer:
     """One sitting of training: from the newest checkpoint, or from nothing, to the end.
 
-    Args:
-        prepared: run, configuration, tokenizers and the model's options.
-        device: where to compute.
-        began: `time.monotonic()` of the moment from which a wall-clock budget counts; now by default.
-        progress: whether to show anything.
+    `began` is `time.monotonic()` of the moment from which a wall-clock budget counts; now by default.
 
     Raises:
         UserError: if there is a checkpoint, but it is damaged or does not fit.
@@ -144,12 +130,12 @@ class Trainer:
             KeyboardInterrupt: if a signal asked to stop; a checkpoint was saved before.
         """
         try:
-            with Interruption() as interruption:
+            with interruptible() as interruption:
                 self._announce()
                 for batches in self._steps():
                     self._step(batches)
                     self._report_and_save()
-                    if interruption.requested:
+                    if interruption.is_set():
                         self._stop()
             self._finish()
         finally:
@@ -165,12 +151,12 @@ class Trainer:
                 self.state.epoch, self.state.batch = self.state.epoch + 1, 0
             corpus = training_corpus(self.prepared, self.state.epoch)
             lengths = corpus.source_lengths, corpus.target_lengths
-            plan = plan_batches(*lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch)
+            plan = BatchPlan(*lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch)
             self.state.batches_per_epoch = len(plan)
             while self.state.batch < len(plan):
                 group = plan[self.state.batch : self.state.batch + self.settings.accumulate]
                 self.state.batch += len(group)
-                batches = [collate(corpus, indices, tokenizers.source, tokenizers.target) for indices in group]
+                batches = [collate(corpus, indices, tokenizers) for indices in group]
                 yield [batch.to(self.device, non_blocking=True) for batch in batches]
                 if self.bounds.are_reached():
                     return
@@ -183,10 +169,8 @@ class Trainer:
         self._learning_rate = self.schedule.learning_rate(self.state.step, self.bounds.share())
         self._gradient_norm = self.optimization.step(self.state.step, self._learning_rate)
         # In fp16 a gradient may well overflow: that step was left out, and the loss is scaled less from now on.
-        self.watch.look(
-            self.state.step,
-            loss.smoothed if self.settings.precision == "fp16" else loss.smoothed + self._gradient_norm,
-        )
+        may_overflow = self.settings.precision == "fp16"
+        self.watch.look(self.state.step, loss.smoothed if may_overflow else loss.smoothed + self._gradient_norm)
         self.state.target_tokens += loss.tokens
         self.window.add(loss)
 
@@ -207,23 +191,23 @@ class Trainer:
             self._validate_and_save()
         elif every is not None and self.state.step % every == 0:
             self._save()
-            self._prune()
 
     def _report(self) -> None:
         self.watch.check()
+        loss, speed = self.window.loss, self.window.tokens_per_second
         self.records.add(
             "train",
             self.state.step,
             epoch=self.state.epoch,
-            loss=self.window.loss,
+            loss=loss,
             nll=self.window.nll,
             learning_rate=self._learning_rate,
             gradient_norm=self._gradient_norm.item(),
-            tokens_per_second=self.window.tokens_per_second,
+            tokens_per_second=speed,
             target_tokens=self.state.target_tokens,
             seconds=self.bounds.seconds(),
         )
-        self.progress.update(self.bounds.share(), self.state.step, self.window.loss, self.window.tokens_per_second)
+        self.progress.update(self.bounds.share(), self.state.step, loss, speed)
         self.window = Window(self.device)
 
     def _announce(self) -> None:
@@ -238,40 +222,34 @@ class Trainer:
     # Validation and checkpoints
 
     def _validate_and_save(self) -> None:
-        """Without validation pairs the newest weights count as the best."""
+        """Validate the weights to use (the average if there is one). Without pairs the newest count as the best."""
         began = time.monotonic()
-        is_best = not self.validator.possible or self._validate()
+        is_best = not self.validator.possible or self._is_best(self.optimization.average)
         if is_best:
             self.state.best_step = self.state.step
-        self.state.validated_step = self.state.step
-        self._save()
-        if is_best:
-            point(self.run.best_path, self.run.checkpoint_path(self.state.step))
-        self._prune()
-        self.state.longest_validation = max(self.state.longest_validation, time.monotonic() - began)
-
-    def _validate(self) -> bool:
-        """Validate the weights to use (the average if there is one); whether they are the best so far."""
-        result = self._measured(self.optimization.average)
-        is_best = self.validator.is_better(result.metric, self.state.best)
-        if is_best:
-            self.state.best, self.state.validations_since_best = result.metric, 0
+            self.state.validations_since_best = 0
         else:
             self.state.validations_since_best += 1
-        self._record(result, "  (best)" if is_best else "")
-        return is_best
+        self.state.validated_step = self.state.step
+        self._save(is_best)
+        self.state.longest_validation = max(self.state.longest_validation, time.monotonic() - began)
 
-    def _measured(self, weights: Mapping[str, Tensor] | None) -> Validation:
-        """Validate with these weights (None: the model's own)."""
+    def _is_best(self, weights: Mapping[str, Tensor] | None, *remarks: str) -> bool:
+        """Validate with these weights (None: the model's own) and write down what came of it."""
         self.watch.check()
         with using_weights(self.model, weights):
             result = self.validator(self.model)
         if not math.isfinite(result.loss):
             raise self.watch.error(self.state.step, "the validation loss is not a number")
-        return result
+        is_best = self.validator.is_better(result.metric, self.state.best)
+        if is_best:
+            self.state.best = result.metric
+        self._record(result, [*remarks, "best"] if is_best else remarks)
+        return is_best
 
-    def _record(self, result: Validation, remark: str) -> None:
+    def _record(self, result: Validation, remarks: Sequence[str]) -> None:
         metric = self.config.validation.metric
+        scored = {} if metric == "loss" else {metric: result.metric}
         sides = "source", "reference", "output"
         self.records.add(
             "validation",
@@ -279,28 +257,30 @@ class Trainer:
             epoch=self.state.epoch,
             loss=result.loss,
             perplexity=result.perplexity,
-            **({} if metric == "loss" else {metric: result.metric}),
+            **scored,
             seconds=self.bounds.seconds(),
             samples=[dict(zip(sides, sample, strict=True)) for sample in result.samples],
         )
-        text = "" if metric == "loss" else f"  {metric} {result.metric:.2f}"
+        text = "".join(f"  {name} {value:.2f}" for name, value in scored.items())
+        text += f"  ({', '.join(remarks)})" if remarks else ""
         self.progress.say(
             f"step {self.state.step:,}, epoch {self.state.epoch + 1}, {spoken_time(self.bounds.seconds())}: "
-            f"validation loss {result.loss:.3f}  perplexity {result.perplexity:.2f}{text}{remark}"
+            f"validation loss {result.loss:.3f}  perplexity {result.perplexity:.2f}{text}"
         )
         for source, reference, output in result.samples:
             self.progress.say(f"    source    {source}\n    reference {reference}\n    output    {output}")
 
-    def _save(self, stopgap: bool = False) -> None:
+    def _save(self, is_best: bool = False, stopgap: bool = False) -> None:
         self.watch.check()
         self.state.stopgap = stopgap
         self.state.seconds = self.bounds.seconds()
         self.state.window = self.window.saved()
         snapshot.save(self.prepared, self.model, self.optimization, self.state)
         self._saved_at = self.state.step
-
-    def _prune(self) -> None:
-        prune(self.run, max(self.config.checkpoints.keep, self.settings.average_last))
+        if is_best:
+            point(self.run.best_path, self.run.checkpoint_path(self.state.step))
+        if not stopgap:
+            prune(self.run, max(self.config.checkpoints.keep, self.settings.average_last))
 
     def _finish(self) -> None:
         """Validate what has not been, and average the last checkpoints if that is better."""
@@ -309,24 +289,17 @@ class Trainer:
             self.progress.say(f"no better for {patience} validations: stopped early")
         if self.state.validated_step != self.state.step:
             self._validate_and_save()
-        if self.settings.average_last >= 2 and len(self.run.checkpoints()) >= 2:
-            self._try_average()
+        last = self.settings.average_last
+        if last >= 2 and len(self.run.checkpoints()) >= 2:
+            averaged = average_run(self.run, last)
+            weights = read_tensors(averaged / "model.safetensors")
+            if not self.validator.possible or self._is_best(weights, f"average of {last}"):
+                point(self.run.best_path, averaged)
+            elif self.run.best_path.resolve() != averaged.resolve():
+                remove_directory(averaged)
         metric, best = self.config.validation.metric, self.state.best
         self.progress.say(
             f"done: {self.state.step:,} steps, {self.state.target_tokens:,} target tokens in "
             f"{spoken_time(self.bounds.seconds())}{'' if best is None else f', best {metric} {best:.2f}'}; "
             f"try `qkv translate {self.run.path}`"
         )
-
-    def _try_average(self) -> None:
-        averaged = average_run(self.run, self.settings.average_last)
-        if self.validator.possible:
-            result = self._measured(read_tensors(averaged / "model.safetensors"))
-            is_best = self.validator.is_better(result.metric, self.state.best)
-            self._record(result, f"  (average of {self.settings.average_last}{', best' if is_best else ''})")
-            if not is_best:
-                if self.run.best_path.resolve() != averaged.resolve():
-                    remove_directory(averaged)
-                return
-            self.state.best = result.metric
-        point(self.run.best_path, averaged)

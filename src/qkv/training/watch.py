@@ -10,12 +10,7 @@ from qkv.run.directory import Run
 
 
 class Watch:
-    """Notices the first step whose numbers are not finite, without making the CPU wait for a GPU at every step.
-
-    Args:
-        run: named in the error, with its last checkpoint.
-        device: where the numbers are.
-    """
+    """Notices the first step whose numbers are not finite, without making the CPU wait for a GPU at every step."""
 
     def __init__(self, run: Run, device: torch.device):
         self._run = run

@@ -16,11 +16,13 @@ def _run(options: Namespace) -> None:
     from qkv.files import point
     from qkv.run.checkpoint import average_run
     from qkv.run.directory import Run
+    from qkv.run.lock import locked
 
     run = Run.open(options.run)
-    averaged = average_run(run, options.last)
-    if options.use:
-        point(run.best_path, averaged)
+    with locked(run):
+        averaged = average_run(run, options.last)
+        if options.use:
+            point(run.best_path, averaged)
     print(averaged)
 
 

@@ -26,7 +26,9 @@ def _add(parser: ArgumentParser) -> None:
 def _run(options: Namespace) -> None:
     from qkv.comparison.compare import compare
     from qkv.comparison.variants import read_vary
+    from qkv.devices import keep_freed_memory
 
+    keep_freed_memory()
     comparison = compare(
         options.recipe,
         read_vary(options.vary),

@@ -14,8 +14,10 @@ def _add(parser: ArgumentParser) -> None:
 
 
 def _run(options: Namespace) -> None:
+    from qkv.devices import keep_freed_memory
     from qkv.experiment.experiment import resume, train
 
+    keep_freed_memory()
     start = resume if options.resume else train
     start(options.recipe, options.overrides, progress=not options.quiet)
 
