@@ -1,7 +1,7 @@
 """The report: tables as Markdown; tables and charts as one HTML page that needs nothing beside itself."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
