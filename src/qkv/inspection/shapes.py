@@ -36,16 +36,15 @@ def shapes(
     """
     translator = as_translator(model_or_run)
     source_ids, target_ids, _ = led_along(translator, source, target, beam=beam)
+    return shapes_of_pair(translator, source_ids, target_ids, title="Shapes: a trained model")
+
+
+def shapes_of_pair(translator: Translator, source: Sequence[int], target: Sequence[int], *, title: str) -> Shapes:
+    """The analysis of a trained model with the ids of a pair, which it reads and is to predict."""
     tokenizers = translator.tokenizers
-    inputs = [tokenizers.target.bos, *target_ids[:-1]]
-    return shapes_of_model(
-        translator.model,
-        source_ids,
-        inputs,
-        title="Shapes: a trained model",
-        source_tokens=tokenizers.source.pieces(source_ids),
-        target_tokens=tokenizers.target.pieces(inputs),
-    )
+    read = [tokenizers.target.bos, *target[:-1]]
+    pieces = {"source_tokens": tokenizers.source.pieces(source), "target_tokens": tokenizers.target.pieces(read)}
+    return shapes_of_model(translator.model, source, read, title=title, **pieces)
 
 
 def shapes_of_preset(
