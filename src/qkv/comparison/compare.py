@@ -110,7 +110,8 @@ def _row(
     metrics = list(metrics or config.evaluation.metrics)
     path = Path(config.run)
     found = Measurement.load(path / _MEASURED)
-    if found is None or not _is_as_wanted(found, config, metrics, beam):
+    wanted = (metrics, config.decoding.beam if beam is None else beam, scored_pairs(config))
+    if found is None or ([score.name for score in found.scores], found.beam, found.pairs_name) != wanted:
         try:
             if not (path / _DONE).is_file():
                 _train(config, [other.config for other in variants], progress)
@@ -121,11 +122,6 @@ def _row(
             return Row(variant.name, variant.values, failure=str(error))
         found.save(path / _MEASURED)
     return Row(variant.name, variant.values, found)
-
-
-def _is_as_wanted(found: Measurement, config: Config, metrics: Sequence[str], beam: int | None) -> bool:
-    wanted = (list(metrics), config.decoding.beam if beam is None else beam, scored_pairs(config))
-    return ([score.name for score in found.scores], found.beam, found.pairs_name) == wanted
 
 
 # Training

@@ -16,7 +16,6 @@ from qkv.pages.style import Series
 from qkv.pages.tables import Table
 
 _NOTHING = "–"
-_NATS, _TOKENS, _LENGTHS = "nats per target token", "million target tokens", "tokens of source and target"
 
 
 @dataclass(frozen=True)
@@ -215,19 +214,15 @@ def charts(comparison: Comparison) -> list[str]:
     metric = metrics.pop() if len(metrics) == 1 else ""
     score, unit = measured[0].scores[0].name, measured[0].length_unit
     ticks = [(length, str(length)) for length in sorted({time.length for one in measured for time in one.times})]
+    tokens, nats, lengths = "million target tokens", "nats per target token", "tokens of source and target"
     found: list[tuple[str, str, str, Callable[[Measurement], list[tuple[float, float]]]]] = [
-        ("Training loss against time", "minutes", _NATS, lambda m: [(p.seconds / 60, p.nll) for p in m.training]),
-        (
-            "Training loss against tokens",
-            _TOKENS,
-            _NATS,
-            lambda m: [(p.target_tokens / 1e6, p.nll) for p in m.training],
-        ),
-        ("Validation loss against time", "minutes", _NATS, lambda m: [(p.seconds / 60, p.loss) for p in m.validation]),
+        ("Training loss against time", "minutes", nats, lambda m: [(p.seconds / 60, p.nll) for p in m.training]),
+        ("Training loss against tokens", tokens, nats, lambda m: [(p.target_tokens / 1e6, p.nll) for p in m.training]),
+        ("Validation loss against time", "minutes", nats, lambda m: [(p.seconds / 60, p.loss) for p in m.validation]),
         (
             "Validation loss against tokens",
-            _TOKENS,
-            _NATS,
+            tokens,
+            nats,
             lambda m: [(p.target_tokens / 1e6, p.loss) for p in m.validation],
         ),
         (
@@ -238,15 +233,15 @@ def charts(comparison: Comparison) -> list[str]:
         ),
         (
             "Training step against sequence length",
-            _LENGTHS,
+            lengths,
             "milliseconds",
-            lambda m: [(time.length, 1e3 * time.training_seconds) for time in m.times],
+            lambda m: [(t.length, 1e3 * t.training_seconds) for t in m.times],
         ),
         (
             "Decoded token against sequence length",
-            _LENGTHS,
+            lengths,
             "microseconds",
-            lambda m: [(time.length, 1e6 * time.decoding_seconds) for time in m.times],
+            lambda m: [(t.length, 1e6 * t.decoding_seconds) for t in m.times],
         ),
         (
             f"{score} against length of source",
@@ -259,7 +254,7 @@ def charts(comparison: Comparison) -> list[str]:
     for title, x_label, y_label, points in found:
         lines = [(row.label, points(one)) for row, one in comparison.measured]
         series = [Series(label, [x for x, _ in line], [y for _, y in line]) for label, line in lines if line]
-        axes: dict[str, Any] = {"x_ticks": ticks, "log_x": True, "log_y": True} if x_label == _LENGTHS else {}
+        axes: dict[str, Any] = {"x_ticks": ticks, "log_x": True, "log_y": True} if x_label == lengths else {}
         if series:
             drawn.append(line_chart(series, title=title, x_label=x_label, y_label=y_label, **axes))
     return drawn

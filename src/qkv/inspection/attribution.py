@@ -6,7 +6,6 @@ whole model: what happens to a target token's log-probability if a source token'
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,11 +15,10 @@ from torch import Tensor
 
 from qkv.decoding.scoring import log_probabilities_of
 from qkv.errors import UserError
-from qkv.inspection.forced import as_translator, led_along
+from qkv.inspection.forced import ModelOrRun, as_translator, led_along
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.pages.escaping import in_html
 from qkv.pages.heat_maps import HeatMap, fragment, grid
-from qkv.run.directory import Run
 from qkv.text.batches import forced_batch
 from qkv.translator import Translator
 
@@ -61,7 +59,7 @@ class Attribution:
 
 
 def attribute(
-    model_or_run: Translator | Run | str | Path,
+    model_or_run: ModelOrRun,
     source: str,
     target: str | None = None,
     *,
@@ -81,15 +79,7 @@ def attribute(
 
     Were the log-probability linear in the vectors, all three would be the same.
 
-    Args:
-        model_or_run: a translator, a run or its directory.
-        source: the text to be read.
-        target: what is to be written; by default what the search finds.
-        method: gradient, integrated or occlusion.
-        beam: in place of the run's; 1 is greedy search.
-
-    Raises:
-        UserError: if the method is unknown, and as `qkv.attention_maps`.
+    Other arguments, and errors, are as those of `qkv.attention_maps`.
     """
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")

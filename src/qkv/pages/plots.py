@@ -73,14 +73,7 @@ def heat_map(
 def head_grid(weights: ArrayLike, rows: Sequence[str], columns: Sequence[str], *, title: str = "") -> "Figure":
     """All heads on one page: a row of maps per layer, a column per head. Tokens stand at the outer edges if they fit.
 
-    Args:
-        weights: (layer, head, query, key).
-        rows: the queries' tokens.
-        columns: the keys' tokens.
-        title: above the page.
-
-    Raises:
-        ValueError: if there are not as many tokens as rows and columns.
+    `weights` are (layer, head, query, key); all else is as for `heat_map`.
     """
     maps = np.asarray(weights, dtype=float)
     if maps.ndim != 4 or 0 in maps.shape:
