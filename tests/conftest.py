@@ -1,7 +1,10 @@
 """For all tests: every shape in a signature of qkv is checked at a call; and what several rooms try things on."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -195,3 +198,33 @@ def outcome() -> Callable[[Run], dict[str, Any]]:
 def config(recipe) -> Callable[..., Any]:
     """`recipe` as a validated configuration."""
     return lambda *args, **changes: load_config(recipe(*args, **changes))
+
+
+# Other packages
+
+
+@pytest.fixture
+def other_package(tmp_path) -> Callable[..., Any]:
+    """Install a package that adds to one of qkv's registries: `(modules, group, entries)`; gives a way to run `qkv`.
+
+    It lies in a directory on PYTHONPATH, with the metadata that an installer would write.
+    """
+
+    def install(modules: dict[str, str], group: str, entries: dict[str, str]) -> Callable[..., Any]:
+        site = tmp_path / "site"
+        metadata = site / "other-1.0.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+        lines = [f"[{group}]", *(f"{name} = {place}" for name, place in entries.items())]
+        (metadata / "entry_points.txt").write_text("\n".join(lines))
+        for name, code in modules.items():
+            (site / f"{name}.py").write_text(code)
+        path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+        def run(*arguments: object) -> Any:
+            command = [sys.executable, "-m", "qkv", *map(str, arguments)]
+            return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+
+        return run
+
+    return install

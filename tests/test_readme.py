@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qkv.cli.main import _parser
+from qkv.cli.main import parse
 from qkv.comparison.variants import make_variants, read_vary
 from qkv.config.loading import foreign_options, load_config
 from qkv.nn.architectures import ARCHITECTURES
@@ -85,7 +85,7 @@ def test_commands_parse(page, item):
         elif command[0] == "python":
             assert (ROOT / command[1]).is_file()
         elif command[0] == "qkv":
-            check(_parser().parse_args(command[1:]))
+            check(parse(command[1:])[1])
         else:
             assert command[0] in ("pip", "echo")
 

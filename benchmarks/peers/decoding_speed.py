@@ -14,7 +14,7 @@ from process import System, noting
 import qkv
 from qkv.decoding.engines.ctranslate2_model import export_ctranslate2
 from qkv.errors import UserError
-from qkv.interchange.marian import export_marian
+from qkv.interchange.marian import MARIAN
 from qkv.metrics.translation import BLEU
 from qkv.run.directory import Run
 
@@ -163,7 +163,10 @@ def _contender(
         export_ctranslate2(translator.model, translator.tokenizers, model, quantization=precision)
         system = System(name, "decode_ctranslate2.py", pythons["peers"], options, threads, ABOUT[name])
         return Contender(system, sources, MKL)
-    export_marian(translator.model, translator.tokenizers, model)
+    if reason := MARIAN.refusal(translator.model, translator.tokenizers):
+        raise UserError(reason)
+    model.mkdir()
+    MARIAN.write(translator.model, translator.tokenizers, model)
     every = max(1, len(sources) // SLOW)
     system = System(name, "decode_hf.py", pythons["peers"], options, threads, ABOUT[name])
     return Contender(system, sources[::every][:SLOW])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qkv.cli import main as cli
+from qkv.cli import streams
 from qkv.cli.main import main
 
 
@@ -26,7 +26,7 @@ def test_score_prints_tokens(run, translator, typed, ok):
 
 
 def test_score_works_chunk_by_chunk(run, typed, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_ITEMS_AT_ONCE", 2)
+    monkeypatch.setattr(streams, "ITEMS_AT_ONCE", 2)
     typed(b"ab\tA\nab\tA\nab\tA\nno tab\n")
     assert main(["score", run]) == 2
     captured = capsys.readouterr()

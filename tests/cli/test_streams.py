@@ -4,7 +4,6 @@ import io
 import os
 import sys
 
-from qkv.cli import main as cli
 from qkv.cli.main import main
 from qkv.errors import UserError
 
@@ -26,19 +25,19 @@ def test_a_reader_that_has_had_enough_is_no_fault(run, capsys, monkeypatch):
 
 
 def test_an_interruption_is_no_traceback(run, capsys, monkeypatch):
-    def interrupted(options):
+    def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_info", interrupted)
+    monkeypatch.setattr("qkv.run.directory.Run.open", interrupted)
     assert main(["info", run]) == 130
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_message_takes_one_line_whatever_it_holds(monkeypatch, refused):
-    def fails(options):
+    def fails(path):
         raise UserError("one\ntwo")
 
-    monkeypatch.setattr(cli, "_info", fails)
+    monkeypatch.setattr("qkv.run.directory.Run.open", fails)
     assert refused("info", "x") == "one two"
 
 

@@ -24,13 +24,14 @@ SURFACE = {
     "--beam --length-penalty --engine --precision --shortlist",
     "score": "run --checkpoint --device --threads --data --source --target --tokens --engine --precision",
     "average": "run --last --use",
+    "export": "run target --output --checkpoint --quantization --overwrite",
     "info": "run",
     "attention": "run text --checkpoint --device --threads --target --kind --layer --head --beam --output",
     "align": "run --checkpoint --device --threads --data --source --target --gold --layer --head --shifted --output",
     "shapes": "run text --checkpoint --device --threads --target --preset --option --vocab-size --all --output",
     "report": "run --checkpoint --device --threads --text --evaluate --output",
     "benchmark": "run --checkpoint --device --threads --data --source --target --engine --beam --seconds --output",
-    "inspect": "run --checkpoint --device --threads --compare --port --host --no-browser",
+    "inspect": "run --checkpoint --device --threads --compare --compare-checkpoint --port --host --no-browser",
 }
 
 
@@ -89,7 +90,7 @@ def test_help_answers_in_under_half_a_second():
     ("arguments", "complaint"),
     [
         ("", "the following arguments are required: VERB; see `qkv --help`"),
-        ("trian", "argument VERB: invalid choice: 'trian'"),
+        ("trian", "unknown verb 'trian'; did you mean train?"),
         ("info", "the following arguments are required: run; see `qkv info --help`"),
         ("info RUN --outptu x", "unrecognized arguments: --outptu x"),
         ("translate RUN --inp x", "unrecognized arguments: --inp x"),
@@ -109,7 +110,7 @@ def test_a_command_that_cannot_be_read_takes_one_line(arguments, complaint, refu
 
 @pytest.mark.parametrize("verb", [verb for verb in SURFACE if verb not in ("train", "compare")])
 def test_a_run_that_is_not_there(verb, tmp_path, refused):
-    others = ["text"] * ("text" in SURFACE[verb].split())
+    others = ["marian"] * len({"text", "target"} & {*SURFACE[verb].split()})
     assert refused(verb, tmp_path / "nowhere", *others).startswith(f"{tmp_path}/nowhere: no such run directory")
     assert refused(verb, tmp_path, *others) == f"{tmp_path}: not a run directory (it has no config.yaml)"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import qkv
-from qkv.cli import main as cli
+from qkv.cli import streams
 from qkv.cli.main import main
 from qkv.errors import UserError
 
@@ -102,7 +102,7 @@ def test_translate_leaves_a_device_a_device(run, data, ok):
 
 
 def test_translate_works_chunk_by_chunk(run, translator, typed, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_ITEMS_AT_ONCE", 2)
+    monkeypatch.setattr(streams, "ITEMS_AT_ONCE", 2)
     typed(b"ab\nba\nabc\ncab\n\xff\n")
     assert main(["translate", run, "--n-best", "1"]) == 2
     captured = capsys.readouterr()
@@ -121,7 +121,7 @@ def test_translate_says_in_which_chunk_a_source_is_at_fault(run, typed, capsys, 
         return sources
 
     monkeypatch.setattr("qkv.translator.Translator.translate", translate)
-    monkeypatch.setattr(cli, "_ITEMS_AT_ONCE", 2)
+    monkeypatch.setattr(streams, "ITEMS_AT_ONCE", 2)
     typed(b"ab\nab\nab\nbad\n")
     assert main(["translate", run]) == 2
     assert capsys.readouterr() == ("ab\nab\n", "qkv: after 2 lines: source 2 is too long\n")
@@ -176,5 +176,6 @@ def test_translate_talks_with_a_person_on_a_terminal(run, translator):
 def test_a_checkpoint_of_another_architecture_is_refused(own_run, typed, refused):
     state = Path(own_run, "best").resolve() / "state.json"
     state.write_text(state.read_text().replace('"transformer"', '"recurrent"'))
+    (state.parent / "manifest.json").unlink()  # which would say that the file is damaged
     typed(b"ab\n")
     assert "architecture 'recurrent'" in refused("translate", own_run)

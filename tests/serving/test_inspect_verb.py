@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from qkv.cli import serving as cli_serving
+import qkv.translator
 from qkv.cli.main import main
+from qkv.cli.verbs import inspect as verb
 
 QKV = Path(sys.executable).with_name("qkv")
 
@@ -38,7 +39,7 @@ def test_it_serves_until_it_is_interrupted(run):
 @pytest.fixture
 def refused(run, capsys, monkeypatch):
     """Run the verb, which must be refused with exit code 2 and in one line; what it says."""
-    monkeypatch.setattr(cli_serving, "_serve", lambda *_: pytest.fail("it serves"))
+    monkeypatch.setattr(verb, "_serve", lambda *_: pytest.fail("it serves"))
 
     def refused(*arguments):
         assert main(["inspect", run, "--no-browser", *map(str, arguments)]) == 2
@@ -62,6 +63,36 @@ def test_a_port_an_address_or_a_second_run_that_there_is_not(refused, tmp_path):
     assert refused("--compare", tmp_path / "none").startswith(f"{tmp_path}/none: no such run directory")
 
 
+@pytest.mark.parametrize(
+    ("said", "loaded"),
+    [
+        ([], [None, None]),
+        (["--checkpoint", "last"], ["last", "last"]),
+        (["--checkpoint", "best"], ["best", "best"]),
+        (["--checkpoint", "{path}"], ["{path}", None]),
+        (["--checkpoint", "last", "--compare-checkpoint", "best"], ["last", "best"]),
+        (["--compare-checkpoint", "{path}"], [None, "{path}"]),
+    ],
+)
+def test_a_checkpoint_is_one_runs_unless_each_run_has_one_of_that_name(run, monkeypatch, said, loaded):
+    path, asked, load = str(Path(run, "best").resolve()), [], qkv.translator.load
+
+    def recorded(run, *, checkpoint, **options):
+        asked.append((run, checkpoint))
+        return load(run, checkpoint=checkpoint, **options)
+
+    monkeypatch.setattr("qkv.translator.load", recorded)
+    monkeypatch.setattr(verb, "_serve", lambda *_: None)
+    second = str(Path(run)) + "/."
+    assert main(["inspect", run, "--compare", second, "--no-browser", *(word.format(path=path) for word in said)]) == 0
+    first_loaded, second_loaded = (word and word.format(path=path) for word in loaded)
+    assert asked == [(run, first_loaded), (second, second_loaded)]
+
+
+def test_a_second_checkpoint_needs_a_second_run(refused):
+    assert refused("--compare-checkpoint", "last") == "--compare-checkpoint goes with --compare RUN2\n"
+
+
 def test_what_it_needs_may_not_be_installed(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert refused() == "the inspector needs FastAPI and uvicorn; run: pip install 'qkv[inspect]'\n"
@@ -74,7 +105,7 @@ def test_it_answers_to_its_own_names(run, monkeypatch, host, others, answers):
     from fastapi.testclient import TestClient
 
     served = []
-    monkeypatch.setattr(cli_serving, "_serve", lambda app, *_: served.append(app))
+    monkeypatch.setattr(verb, "_serve", lambda app, *_: served.append(app))
     assert main(["inspect", run, "--host", host, "--no-browser"]) == 0
     client = TestClient(served[0])
     assert client.get("/api/models", headers={"host": "localhost:8000"}).status_code == 200

@@ -6,7 +6,7 @@ the residual stream from another, so all that reads or writes the stream is perm
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from qkv.decoding.engines.agreement import Searcher
+from qkv.decoding.engines.contract import Request
+from qkv.decoding.hypothesis import Hypothesis
 from qkv.errors import UserError
-from qkv.files import new_directory
+from qkv.interchange.target import Target, write_tokenizers
 from qkv.nn import MultiHeadAttention, Transformer, TransformerConfig
 from qkv.nn.layers import DecoderLayer, EncoderLayer
 from qkv.nn.seq2seq import Seq2Seq
@@ -26,33 +29,91 @@ POSITIONS = 1024
 """The longest sequence of an exported model: Marian's table of sinusoids ends somewhere."""
 
 
-def export_marian(model: Seq2Seq, tokenizers: Tokenizers, path: str | Path) -> Path:
-    """Write a directory that `MarianMTModel.from_pretrained` and `MarianTokenizer.from_pretrained` read.
+class Marian(Target):
+    """A directory that `MarianMTModel.from_pretrained` and `MarianTokenizer.from_pretrained` read."""
 
-    Args:
-        model: a `Transformer`.
-        tokenizers: of both sides.
-        path: the new directory; an older one of that name is replaced when the new one is complete.
+    title = "Marian"
 
-    Returns:
-        The path.
+    def refusal(self, model: Seq2Seq, tokenizers: Tokenizers) -> str | None:
+        """See `Target`."""
+        if not isinstance(model, Transformer):
+            return f"Marian is a Transformer, and this model is a {type(model).__name__}"
+        config = model.config
+        refusals = {
+            f"norm={config.norm}; it has LayerNorm alone": config.norm != "layer",
+            "norm_position=pre; it is post-norm": config.norm_position == "pre",
+            "final_norm=true; it has none": config.final_norm is True,
+            "residual=false; its sublayers always add their input": not config.residual,
+            "scale_scores=false; it always scales them": not config.scale_scores,
+            f"activation={config.activation}; it has relu and gelu": config.activation == "swiglu",
+            f"position={config.position}; its positions are sinusoidal": config.position != "sinusoidal",
+            "causal=false; its decoder never looks ahead": not config.causal,
+            "mask_padding=false; it always hides padding": not config.mask_padding,
+        }
+        return next((f"Marian has no model with {reason}" for reason, applies in refusals.items() if applies), None)
 
-    Raises:
-        UserError: if Marian has no such model, or the directory cannot be written.
-    """
-    config = _supported(model)
-    files = _configuration(config, tokenizers) | _vocabularies(tokenizers)
-    path = Path(path)
-    try:
-        with new_directory(path) as new:
-            save_file(_to_marian(cast(Transformer, model)), new / "model.safetensors", metadata={"format": "pt"})
-            for name, content in files.items():
-                (new / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-            for name, tokenizer in (("source.spm", tokenizers.source), ("target.spm", tokenizers.target)):
-                (new / name).write_bytes(tokenizer.to_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
-    return path
+    def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str = "float32") -> None:
+        """See `Target`."""
+        model = cast(Transformer, model)
+        save_file(_to_marian(model), directory / "model.safetensors", metadata={"format": "pt"})
+        for name, content in (_configuration(model.config, tokenizers) | _vocabularies(tokenizers)).items():
+            (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_tokenizers(tokenizers, directory)
+
+    def read(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> Searcher:
+        """See `Target`."""
+        return _Reader(directory, tokenizers)
+
+    def usage(self, directory: Path) -> str:
+        """See `Target`."""
+        return _USAGE.format(path=str(directory))
+
+
+MARIAN = Marian()
+_USAGE = """\
+from transformers import MarianMTModel, MarianTokenizer
+
+model = MarianMTModel.from_pretrained({path!r})
+tokenizer = MarianTokenizer.from_pretrained({path!r})
+found = model.generate(**tokenizer("A man sleeps.", return_tensors="pt"))
+print(tokenizer.decode(found[0], skip_special_tokens=True))"""
+
+
+class _Reader:
+    """The exported model in the hands of `transformers`: scores, and searches greedily."""
+
+    def __init__(self, directory: Path, tokenizers: Tokenizers):
+        try:
+            from transformers import MarianMTModel
+            from transformers.utils import logging
+        except ImportError:
+            raise UserError("transformers is not installed: pip install 'qkv[huggingface]'") from None
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        self._model: Any = MarianMTModel.from_pretrained(directory).eval()
+        if bars:
+            logging.enable_progress_bar()
+        self._special = tokenizers.target
+
+    @torch.no_grad()
+    def search(self, request: Request) -> list[list[Hypothesis]]:
+        found = []
+        for source in request.sources:
+            limit = int(request.options.length_limits(torch.tensor([len(source)]), POSITIONS))
+            [ids] = self._model.generate(torch.tensor([source]), max_length=limit + 1, num_beams=1, do_sample=False)
+            tokens = ids[1:].tolist()
+            ended = tokens[-1] == self._special.eos
+            found.append([Hypothesis(tokens[:-1] if ended else tokens, 0.0, 0.0, finished=ended)])
+        return found
+
+    @torch.no_grad()
+    def score(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[list[float]]:
+        rows = []
+        for source, target in zip(sources, targets, strict=True):
+            before = torch.tensor([[self._special.bos, *target[:-1]]])
+            logits = self._model(input_ids=torch.tensor([source]), decoder_input_ids=before).logits[0]
+            rows.append(logits.log_softmax(-1)[range(len(target)), list(target)].tolist())
+        return rows
 
 
 def import_marian(path: str | Path) -> Transformer:
@@ -156,27 +217,6 @@ _TIED = {
 
 
 # Configuration
-
-
-def _supported(model: Seq2Seq) -> TransformerConfig:
-    if not isinstance(model, Transformer):
-        raise UserError(f"Marian is a Transformer, and this model is a {type(model).__name__}")
-    config = model.config
-    refusals = {
-        f"norm={config.norm}; it has LayerNorm alone": config.norm != "layer",
-        "norm_position=pre; it is post-norm": config.norm_position == "pre",
-        "final_norm=true; it has none": config.final_norm is True,
-        "residual=false; its sublayers always add their input": not config.residual,
-        "scale_scores=false; it always scales them": not config.scale_scores,
-        f"activation={config.activation}; it has relu and gelu": config.activation == "swiglu",
-        f"position={config.position}; its positions are sinusoidal": config.position != "sinusoidal",
-        "causal=false; its decoder never looks ahead": not config.causal,
-        "mask_padding=false; it always hides padding": not config.mask_padding,
-    }
-    for reason, applies in refusals.items():
-        if applies:
-            raise UserError(f"Marian has no model with {reason}")
-    return config
 
 
 def _configuration(config: TransformerConfig, tokenizers: Tokenizers) -> dict[str, Any]:

@@ -100,50 +100,21 @@ def _attend(
         if query_length > 1:
             mask = combine_masks(mask, causal_mask(query_length, key_length, device=query.device))
         causal = False
-    has_fused_kernel = dropout == 0.0 or query.is_cuda  # whose kernels drop weights, too
-    if has_fused_kernel and not return_weights:
-        return _fused_attention(query, key, value, mask, bias, causal, dropout, scale), None
+    if not return_weights and (dropout == 0.0 or query.is_cuda):  # torch's fused kernels drop weights on CUDA alone
+        if mask is None:
+            return F.scaled_dot_product_attention(query, key, value, bias, dropout, is_causal=causal, scale=scale), None
+        # Kernels disagree about rows that may attend to nothing (NaN, mean, zero): we open and zero such rows.
+        sees_something = mask.any(dim=-1, keepdim=True)
+        opened = torch.atleast_2d(mask | ~sees_something)
+        seen = opened if bias is None else torch.where(opened, bias, -torch.inf)
+        found = F.scaled_dot_product_attention(query, key, value, seen, dropout, scale=scale)
+        return found * sees_something.to(found.dtype), None
     if causal and query_length > 1:
         mask = causal_mask(query_length, device=query.device)
-    found, weights = _explicit_attention(query, key, value, mask, bias, dropout, scale)
-    return found, weights if return_weights else None
-
-
-def _fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    causal: bool,
-    dropout: float,
-    scale: float | None,
-) -> Tensor:
-    if mask is None:
-        return F.scaled_dot_product_attention(query, key, value, bias, dropout, is_causal=causal, scale=scale)
-    # Kernels disagree about rows that may attend to nothing (NaN, mean, zero): we open and zero such rows.
-    sees_something = mask.any(dim=-1, keepdim=True)
-    opened = torch.atleast_2d(mask | ~sees_something)
-    if bias is not None:
-        opened = torch.where(opened, bias, -torch.inf)
-    retrieved = F.scaled_dot_product_attention(query, key, value, attn_mask=opened, dropout_p=dropout, scale=scale)
-    return retrieved * sees_something.to(retrieved.dtype)
-
-
-def _explicit_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    dropout: float,
-    scale: float | None,
-) -> tuple[Tensor, Tensor]:
-    """Equation 1 as it is written, for whoever wants to see the weights."""
-    scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = (query * scale) @ key.transpose(-2, -1)
+    # Equation 1 as it is written.
+    scores = (query * (1.0 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
     weights = attention_weights(scores if bias is None else scores + bias, mask)
-    return apply_dropout(weights, dropout) @ value, weights
+    return apply_dropout(weights, dropout) @ value, weights if return_weights else None
 
 
 def attention_weights(

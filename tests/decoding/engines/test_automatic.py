@@ -59,7 +59,7 @@ def take_no_files(mine, monkeypatch):
 
 
 def disagree(mine, monkeypatch):
-    monkeypatch.setitem(ctranslate2_cache._TOLERANCE, "float32", -1e6)
+    monkeypatch.setitem(ctranslate2_cache.TOLERANCES, "float32", -1e6)
     return "CTranslate2 disagrees with torch on this model"
 
 

@@ -24,6 +24,9 @@ from qkv.text.tokenizer import Tokenizer, Tokenizers
 
 Quantization = Literal["none", "float32", "int8", "int16", "float16", "bfloat16"]
 
+TOLERANCES: dict[str, float] = {"float32": 0.001, "int8": 0.5, "int16": 0.03, "float16": 0.03, "bfloat16": 0.3}
+"""For each way to store weights, how far a token's log-probability may be from torch's; see `agreement.check`."""
+
 POSITIONS = 4096
 """The longest sequence of an exported model whose positions are not learned: its table has to end somewhere."""
 

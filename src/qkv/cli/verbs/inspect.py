@@ -1,12 +1,12 @@
-"""The verb that serves: the inspector, in a browser on this machine."""
+"""`qkv inspect`: look inside a model in the browser, on this machine."""
 
-import argparse
 import socket
-from collections.abc import Callable
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from qkv.cli.shared import add_run, translator_of
+from qkv.cli.arguments import add_run, translator_of
+from qkv.cli.verb import Verb
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,40 +14,50 @@ if TYPE_CHECKING:
 
     from qkv.translator import Translator
 
-Verb = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
-
 _PORT, _PORTS = 8000, 20  # the first to try, and how many
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY_ADDRESS = ("0.0.0.0", "::")
+_OF_EVERY_RUN = ("best", "last")  # checkpoints that each run has one of
 
 
-def add_verbs(verb: Verb) -> None:
-    """Add the verb to the grammar; `verb` takes a name, its function and a summary."""
-    added = verb("inspect", _inspect, "look inside a model in the browser: attention, search, heads, shapes")
-    add_run(added)
-    added.add_argument("--compare", metavar="RUN2", help="a second run, to be shown side by side")
-    added.add_argument("--port", type=_port, metavar="N", help=f"a free one from {_PORT} on by default")
-    added.add_argument(
+def _add(parser: ArgumentParser) -> None:
+    add_run(parser)
+    parser.add_argument("--compare", metavar="RUN2", help="a second run, to be shown side by side")
+    parser.add_argument(
+        "--compare-checkpoint",
+        metavar="NAME",
+        help="of RUN2; by default what --checkpoint says where that is best or last, else best",
+    )
+    parser.add_argument("--port", type=_port, metavar="N", help=f"a free one from {_PORT} on by default")
+    parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="address to listen on (default: 127.0.0.1, this machine alone); there is no authentication: whoever "
         "reaches another address may use the model",
     )
-    added.add_argument("--no-browser", action="store_true", help="open no browser")
+    parser.add_argument("--no-browser", action="store_true", help="open no browser")
 
 
-def _inspect(options: argparse.Namespace) -> None:
+def _run(options: Namespace) -> None:
+    if options.compare_checkpoint is not None and options.compare is None:
+        raise UserError("--compare-checkpoint goes with --compare RUN2")
     first = translator_of(options)
-    second = None
-    if options.compare is not None:
-        second = translator_of(argparse.Namespace(**vars(options) | {"run": options.compare}))
+    second = None if options.compare is None else translator_of(_of_second(options))
     app = _app(options, first, second)
     listening = _listen(options.host, options.port)
     with listening, suppress(KeyboardInterrupt):
         _serve(app, listening, options)
 
 
-def _app(options: argparse.Namespace, first: "Translator", second: "Translator | None") -> "FastAPI":
+def _of_second(options: Namespace) -> Namespace:
+    """What the second run is loaded with: a checkpoint's path or number is one run's, best and last are each run's."""
+    checkpoint = options.compare_checkpoint
+    if checkpoint is None and options.checkpoint in _OF_EVERY_RUN:
+        checkpoint = options.checkpoint
+    return Namespace(**vars(options) | {"run": options.compare, "checkpoint": checkpoint})
+
+
+def _app(options: Namespace, first: "Translator", second: "Translator | None") -> "FastAPI":
     try:
         import uvicorn  # noqa: F401  (needed in a moment: both are missed at once)
 
@@ -92,7 +102,7 @@ def _listen(host: str, port: int | None) -> socket.socket:
     raise UserError(f"no port from {_PORT} to {_PORT + _PORTS - 1} of {host} can be used; say another --port")
 
 
-def _serve(app: "FastAPI", listening: socket.socket, options: argparse.Namespace) -> None:
+def _serve(app: "FastAPI", listening: socket.socket, options: Namespace) -> None:
     import uvicorn
 
     host = "127.0.0.1" if options.host in _ANY_ADDRESS else options.host
@@ -112,5 +122,8 @@ def _in_url(host: str) -> str:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"a number from 1 to 65535 is needed, not {text!r}")
+        raise ArgumentTypeError(f"a number from 1 to 65535 is needed, not {text!r}")
     return int(text)
+
+
+VERB = Verb("look inside a model in the browser: attention, search, heads, shapes", _add, _run)

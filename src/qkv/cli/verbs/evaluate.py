@@ -1,0 +1,46 @@
+"""`qkv evaluate`: how good a model's outputs are."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from qkv.cli.arguments import add_pairs, add_run, add_search, files_or_test, names, translator_of
+from qkv.cli.streams import is_terminal, one_line, put
+from qkv.cli.verb import Verb
+
+
+def _add(parser: ArgumentParser) -> None:
+    from qkv.metrics import METRICS
+
+    add_run(parser)
+    add_pairs(parser)
+    parser.add_argument("--metrics", metavar="A,B", help=", ".join(METRICS))
+    parser.add_argument("--output", metavar="FILE", help="also write the outputs there, one a line")
+    parser.add_argument("--json", action="store_true", help="print scores and signatures as JSON")
+    add_search(parser)
+
+
+def _run(options: Namespace) -> None:
+    import json
+
+    from qkv.evaluation.evaluate import evaluate
+    from qkv.run.directory import Run
+
+    files = files_or_test(options)
+    result = evaluate(
+        translator_of(options),
+        files,
+        names(options.metrics) or Run.open(options.run).config.evaluation.metrics,
+        beam=options.beam,
+        length_penalty=options.length_penalty,
+        progress=is_terminal(sys.stderr),
+    )
+    if options.json:
+        print(json.dumps({s.name: {"value": s.value, "signature": s.signature} for s in result.scores.values()}))
+    else:
+        print(f"{len(result.pairs):,} pairs of {len({pair.source for pair in result.pairs}):,} different sources")
+        put(map(str, result.scores.values()))
+    if options.output is not None:
+        put(map(one_line, result.outputs), options.output)
+
+
+VERB = Verb("translate test pairs and print the scores", _add, _run)

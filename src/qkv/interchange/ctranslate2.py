@@ -1,0 +1,61 @@
+"""CTranslate2 (https://opennmt.net/CTranslate2), a C++ engine that decodes fast on CPUs, as a target of exports."""
+
+from pathlib import Path
+from typing import cast
+
+from qkv.decoding.engines.agreement import Searcher
+from qkv.decoding.engines.ctranslate2_engine import CTranslate2Engine
+from qkv.decoding.engines.ctranslate2_model import (
+    TOLERANCES,
+    Quantization,
+    library,
+    positions_of,
+    specification,
+    supported_config,
+)
+from qkv.errors import UserError
+from qkv.interchange.target import Target, write_tokenizers
+from qkv.nn.seq2seq import Seq2Seq
+from qkv.text.tokenizer import Tokenizers
+
+_USAGE = """\
+import ctranslate2, sentencepiece
+
+translator = ctranslate2.Translator({path!r})
+source = sentencepiece.SentencePieceProcessor(model_file={path!r} + "/source.spm")
+target = sentencepiece.SentencePieceProcessor(model_file={path!r} + "/target.spm")
+pieces = [*source.encode("A man sleeps.", out_type=str), "</s>"]
+print(target.decode(translator.translate_batch([pieces], beam_size=5)[0].hypotheses[0]))"""
+
+
+class CTranslate2(Target):
+    """See `qkv.decoding.engines.ctranslate2_model`. Beside the model lie the tokenizers."""
+
+    title = "CTranslate2"
+    tolerances = TOLERANCES
+
+    def refusal(self, model: Seq2Seq, tokenizers: Tokenizers) -> str | None:
+        """See `Target`."""
+        try:
+            supported_config(model)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> None:
+        """See `Target`."""
+        specification(model, tokenizers, cast(Quantization, quantization)).save(str(directory))
+        write_tokenizers(tokenizers, directory)
+
+    def read(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> Searcher:
+        """See `Target`. Weights that this machine cannot compute in are unfolded to float32."""
+        int8 = quantization == "int8" and "int8" in library().get_supported_compute_types("cpu")
+        longest = positions_of(supported_config(model))
+        return CTranslate2Engine(directory, tokenizers, longest=longest, precision="int8" if int8 else "float32")
+
+    def usage(self, directory: Path) -> str:
+        """See `Target`."""
+        return _USAGE.format(path=str(directory))
+
+
+CTRANSLATE2 = CTranslate2()
