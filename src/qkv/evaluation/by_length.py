@@ -31,11 +31,7 @@ def quality_by_length(
 ) -> list[LengthBucket]:
     """The metric for sources of length 1–10, 11–20, …, neighbours merged until each has about 20 pairs.
 
-    Args:
-        pairs: sources with references.
-        output_of: the output for each source.
-        metric: a name from `qkv.metrics.METRICS`.
-        unit: `words` or `characters`.
+    `unit` is what `length_unit` says.
     """
     by_bucket: dict[int, list[Pair]] = {}
     for pair in pairs:

@@ -176,13 +176,7 @@ def read_pharaoh(lines: Iterable[str]) -> list[Gold]:
 
 
 def units_of(pieces: Sequence[str], kind: str, unit: Unit | None = None) -> list[int]:
-    """The word (or token) that each piece belongs to, counted from 0.
-
-    Args:
-        pieces: without special ones.
-        kind: the tokenizer's.
-        unit: see `align`.
-    """
+    """The word (or token) that each piece, special ones left out, belongs to, counted from 0; for `unit` see `align`."""
     if kind == "word" or unit == "token" or (unit is None and kind in UNAMBIGUOUS):
         return list(range(len(pieces)))
     words, units, open_space = -1, [], False
@@ -196,12 +190,7 @@ def units_of(pieces: Sequence[str], kind: str, unit: Unit | None = None) -> list
 
 
 def words_of(pieces: Sequence[str], units: Sequence[int]) -> list[str]:
-    """The text of each unit; a space that is a token of its own stays one.
-
-    Args:
-        pieces: without special ones.
-        units: of each piece, as `units_of` tells.
-    """
+    """The text of each unit, as `units_of` tells them; a space that is a token of its own stays one."""
     words = [""] * (units[-1] + 1 if units else 0)
     for piece, unit in zip(pieces, units, strict=True):
         words[unit] += piece

@@ -72,12 +72,7 @@ class Inspection:
     attention: dict[str, np.ndarray] = field(repr=False)
 
     def maps(self, kind: str | None = None, layer: int | None = None, head: int | None = None) -> list[AttentionMap]:
-        """The maps of some heads, or of all.
-
-        Args:
-            kind: encoder, decoder or cross.
-            layer: counted from 1.
-            head: counted from 1.
+        """The maps of some heads, or of all; layers and heads are counted from 1.
 
         Raises:
             UserError: if there is no such kind, layer or head.

@@ -99,12 +99,7 @@ def times_by_length(translator: Translator, settings: TrainingConfig, *, lengths
 
     Training is timed as the trainer does it; decoding is that of the model itself, laid out for decoding, whichever
     engine translates: the same steps for every architecture. Each time is the median of a few repetitions after one to
-    warm up, within about a second.
-
-    Args:
-        translator: holds the model, which is not changed.
-        settings: the recipe's training section.
-        lengths: tokens of each source and target.
+    warm up, within about a second. The model is not changed; `settings` are the recipe's training section.
     """
     device, longest = translator.device, translator.model.longest
     generator = torch.Generator().manual_seed(0)
