@@ -176,7 +176,7 @@ def read_pharaoh(lines: Iterable[str]) -> list[Gold]:
 
 
 def units_of(pieces: Sequence[str], kind: str, unit: Unit | None = None) -> list[int]:
-    """The word (or token) that each piece, special ones left out, belongs to, counted from 0; for `unit` see `align`."""
+    """The word (or token) that each piece belongs to, counted from 0; no special pieces. For `unit` see `align`."""
     if kind == "word" or unit == "token" or (unit is None and kind in UNAMBIGUOUS):
         return list(range(len(pieces)))
     words, units, open_space = -1, [], False
