@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qkv.errors import UserError
-from qkv.inspection.attribution import METHODS, attribute, scores_of_model
+from qkv.inspection.attribution import METHODS, ForcedPair, attribute, scores_of
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.embedding import Embedding, TokenEmbedding
 from qkv.nn.seq2seq import Memory, Seq2Seq
@@ -83,7 +83,7 @@ def test_of_a_linear_model_every_method_tells_the_terms_of_the_sum(method):
         model.source_embedding.tokens.weight.abs_()
         vectors = model.source_embedding(source)[0]
         terms = torch.einsum("tid,id->ti", model.slopes, vectors)
-    found = scores_of_model(model, source, target, target, method)
+    found = scores_of(ForcedPair(model, source, target, target), method)
     torch.testing.assert_close(found.double(), terms, atol=1e-6, rtol=1e-6)
     assert terms.std() > 0.1
 

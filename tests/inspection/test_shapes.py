@@ -115,6 +115,20 @@ def test_every_axis_that_grows_with_the_input_has_its_name(architecture, options
             assert size - grown == growth, (one.path, one.what, axis)
 
 
+def test_what_a_projection_makes_is_told_by_whose_it_is():
+    found = {
+        (step.path.partition(".0.")[2], step.what)
+        for step in shapes_of_model(built("transformer"), SOURCE, TARGET).steps
+    }
+    assert {what for path, what in found if path == "attention.projection"} == {
+        "project to queries, keys and values at once"
+    }
+    assert {what for path, what in found if path == "cross_attention.projection"} == {
+        "project to queries",
+        "project the memory to keys and values",
+    }
+
+
 def test_shapes_are_those_that_modules_return():
     model = built("transformer").eval()
     seen = {}

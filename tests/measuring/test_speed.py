@@ -9,8 +9,7 @@ from qkv.config.schema import TrainingConfig
 from qkv.decoding.options import SearchOptions
 from qkv.devices import undisturbed
 from qkv.measuring import speed
-from qkv.measuring.speed import DECODED_ROWS, decoding_speed, times_by_length
-from qkv.measuring.training_step import TrainingStep
+from qkv.measuring.speed import DECODED_ROWS, TrainingStep, decoding_speed, times_by_length
 from qkv.nn.transformer import Transformer, TransformerConfig
 from qkv.text.batches import Batch
 from qkv.text.corpus import Pair

@@ -5,7 +5,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from qkv.errors import UserError
 from qkv.files import explained, new_directory, write_json, write_text
 from qkv.measuring.environment import Environment, now
 from qkv.metrics import METRICS
+from qkv.run.changes import flat
 from qkv.run.directory import Run
 from qkv.run.lock import locked
 from qkv.run.preparation import pair_files, prepare, training_corpus, validation_corpus
@@ -67,18 +68,15 @@ def compare(
         KeyboardInterrupt: if it was interrupted; checkpoints were saved before.
     """
     texts = as_text(vary)
-    origin = "the recipe" if isinstance(recipe, Mapping | Config) else str(recipe)
-    directory = Path(output) if output is not None else Path("runs", _default_name(recipe))
+    file = None if isinstance(recipe, Mapping | Config) else str(recipe)
+    directory = Path(output or Path("runs", "compare" if file is None else f"compare-{Path(file).stem}"))
     everywhere = [*overrides, *([] if budget is None else [f"training.budget={budget}"])]
     variants = make_variants(recipe, texts, everywhere, directory)
     _check(variants, metrics)
-    command = None
-    if not isinstance(recipe, Mapping | Config):
-        command = _command(origin, texts, overrides, budget, directory, metrics, beam)
     comparison = Comparison(
-        origin,
+        file or "the recipe",
         str(directory),
-        command,
+        None if file is None else _command(file, texts, overrides, budget, directory, metrics, beam),
         now(),
         Environment.here(str(pick_device(variants[0].config.device))),
         texts,
@@ -113,7 +111,8 @@ def _row(
     metrics = list(metrics or config.evaluation.metrics)
     path = Path(config.run)
     found = Measurement.load(path / _MEASURED)
-    if found is None or not _is_as_wanted(found, config, metrics, beam):
+    wanted = (metrics, config.decoding.beam if beam is None else beam, scored_pairs(config))
+    if found is None or ([score.name for score in found.scores], found.beam, found.pairs_name) != wanted:
         try:
             if not (path / _DONE).is_file():
                 _train(config, [other.config for other in variants], progress)
@@ -124,11 +123,6 @@ def _row(
             return Row(variant.name, variant.values, failure=str(error))
         found.save(path / _MEASURED)
     return Row(variant.name, variant.values, found)
-
-
-def _is_as_wanted(found: Measurement, config: Config, metrics: Sequence[str], beam: int | None) -> bool:
-    wanted = (list(metrics), config.decoding.beam if beam is None else beam, scored_pairs(config))
-    return ([score.name for score in found.scores], found.beam, found.pairs_name) == wanted
 
 
 # Training
@@ -149,14 +143,11 @@ def _train(config: Config, others: Sequence[Config], progress: bool) -> None:
             prepared = prepare(config, resume=True)
             training_corpus(prepared, epoch=0)
             validation_corpus(prepared)
-    _import_what_training_needs()
+    # TensorBoard imports a lot when it is first used: time, and of the first budget alone.
+    from torch.utils.tensorboard.writer import SummaryWriter  # noqa: F401
+
     resume(run.path, progress=progress)
     write_json(run.path / _DONE, {"date": now(), "checkpoint": run.checkpoints()[-1].name})
-
-
-def _import_what_training_needs() -> None:
-    """TensorBoard imports a lot when it is first used: time, and of the first budget alone."""
-    from torch.utils.tensorboard.writer import SummaryWriter  # noqa: F401
 
 
 def _donor(config: Config, others: Sequence[Config]) -> Run | None:
@@ -220,29 +211,13 @@ def _check_directory(variant: Variant) -> None:
 def _settings(config: Config) -> dict[str, Any]:
     """All that a training depends on: dotted key → value."""
     options = model_options(config.model, vocab_size=5, target_vocab_size=5)
-    said = spelled_out(config, options).model_dump(mode="json", exclude={"run", "evaluation"})
-    return dict(_flat(said))
-
-
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    return dict(flat(spelled_out(config, options).model_dump(mode="json", exclude={"run", "evaluation"})))
 
 
 def _shared(variants: Sequence[Variant]) -> dict[str, Any]:
     """The settings in which all variants agree."""
     first, *rest = (_settings(variant.config) for variant in variants)
     return {key: value for key, value in first.items() if all(key in o and o[key] == value for o in rest)}
-
-
-# What is written
-
-
-def _default_name(recipe: str | Path | Mapping[str, Any] | Config) -> str:
-    return "compare" if isinstance(recipe, Mapping | Config) else f"compare-{Path(recipe).stem}"
 
 
 def _command(

@@ -1,15 +1,13 @@
 """What a comparison has found, as plain data: what is measured of each variant, and under which conditions."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from qkv.evaluation.by_length import LengthBucket
-from qkv.files import to_json, write_json
+from qkv.files import write_json
 from qkv.measuring.environment import Environment
 from qkv.measuring.speed import DecodingSpeed, LengthTime
 from qkv.metrics import Score
@@ -126,37 +124,3 @@ class Row:
     def label(self) -> str:
         """The values alone where one key is varied: `lstm` rather than `architecture=lstm`."""
         return next(iter(self.values.values())) if len(self.values) == 1 else self.name
-
-
-@dataclass(frozen=True)
-class Results:
-    """Variants of one recipe, side by side.
-
-    Attributes:
-        recipe: the file's name, or what stands in for it.
-        output: the directory that everything lies in.
-        command: which makes, or goes on with, this comparison; None if it was not made from a file.
-        date: when it was last brought up to date.
-        environment: where that was.
-        vary: the keys that are varied, with their values.
-        rows: the variants that have been looked at so far.
-        config: what all of them share, every default spelled out.
-    """
-
-    recipe: str
-    output: str
-    command: str | None
-    date: str
-    environment: Environment
-    vary: dict[str, list[str]]
-    rows: list[Row]
-    config: Mapping[str, Any]
-
-    @property
-    def measured(self) -> list[tuple[Row, Measurement]]:
-        """The variants that did not fail."""
-        return [(row, row.measurement) for row in self.rows if row.measurement is not None]
-
-    def to_json(self) -> str:
-        """Everything, for machines."""
-        return to_json(dataclasses.asdict(self), indent=1) + "\n"

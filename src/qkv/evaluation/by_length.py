@@ -26,25 +26,17 @@ def length_unit(sources: Sequence[str]) -> str:
     return "words" if 2 * spaced > len(sources) else "characters"
 
 
-def length_of(source: str, unit: str) -> int:
-    """Words or characters; at least 1."""
-    return max(1, len(source.split()) if unit == "words" else len(source))
-
-
 def quality_by_length(
     pairs: Sequence[Pair], output_of: Mapping[str, str], metric: str, unit: str
 ) -> list[LengthBucket]:
     """The metric for sources of length 1–10, 11–20, …, neighbours merged until each has about 20 pairs.
 
-    Args:
-        pairs: sources with references.
-        output_of: the output for each source.
-        metric: a name from `qkv.metrics.METRICS`.
-        unit: `words` or `characters`.
+    `unit` is what `length_unit` says.
     """
     by_bucket: dict[int, list[Pair]] = {}
     for pair in pairs:
-        by_bucket.setdefault((length_of(pair.source, unit) - 1) // _BUCKET_WIDTH, []).append(pair)
+        length = len(pair.source.split()) if unit == "words" else len(pair.source)
+        by_bucket.setdefault(max(0, length - 1) // _BUCKET_WIDTH, []).append(pair)
     merged: list[tuple[int, int, list[Pair]]] = []
     for bucket, inside in sorted(by_bucket.items()):
         low, high = bucket * _BUCKET_WIDTH + 1, (bucket + 1) * _BUCKET_WIDTH

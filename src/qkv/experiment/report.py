@@ -72,7 +72,10 @@ def to_html(run: Run, translator: Translator, text: str | None = None, *, evalua
         charts=[Markup(chart) for chart in (*_curves(metrics), *_quality(config, evaluation))],
         samples=_samples(metrics),
         picture=_picture(translator, text or _some_source(config, metrics)),
-        environment=_environment(translator),
+        environment=[
+            ("software and hardware", str(Environment.here(str(translator.device)))),
+            ("report written", f"{now()}, in this environment"),
+        ],
         configuration=config.to_yaml(),
     )
 
@@ -104,9 +107,8 @@ def _scores(config: Config, metrics: Sequence[Mapping[str, Any]], evaluation: Ev
         text = ", ".join(f"{name} {_spoken(last.get(name), digits)}" for name, digits in shown.items())
         rows.append(("last validation", text))
     if evaluation is not None:
-        rows += [
-            (f"test, {len(evaluation.pairs):,} pairs", f"{score}") for score in evaluation.scores.values()
-        ]  # a score spells its signature
+        # A score spells its signature.
+        rows += [(f"test, {len(evaluation.pairs):,} pairs", str(score)) for score in evaluation.scores.values()]
     elif config.data.test is not None:
         rows.append(("test", "not measured for this report; `qkv report --evaluate` adds it"))
     return rows or [("none", "the recipe has neither validation nor test pairs")]
@@ -139,17 +141,6 @@ def _some(outputs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     last = len(outputs) - 1
     count = min(len(outputs), _MOST_OUTPUTS)
     return [outputs[round(i * last / max(1, count - 1))] for i in range(count)]
-
-
-def _environment(translator: Translator) -> Rows:
-    here = Environment.here(str(translator.device))
-    return [
-        ("qkv", here.qkv),
-        ("torch", here.torch),
-        ("Python", here.python),
-        ("hardware", f"{here.hardware} ({here.device}, {here.cores} cores, {here.threads} threads)"),
-        ("report written", f"{now()}, in this environment"),
-    ]
 
 
 # What is drawn

@@ -1,7 +1,7 @@
 """Switch attention heads off and see what the model does without them (Michel et al. 2019; Voita et al. 2019)."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,17 +44,14 @@ def heads_off(model: Seq2Seq, heads: Iterable[Head]) -> Iterator[None]:
         UserError: if the model has no such head.
     """
     sites = attention_modules(model)
-    handles = []
-    try:
+    with ExitStack() as silenced:
         for head in heads:
             modules = sites.get(head.kind, [])
             if not (1 <= head.layer <= len(modules) and 1 <= head.head <= _count(modules[head.layer - 1])):
-                raise UserError(f"this model has no {head}: it has {_listing(sites)}")
-            handles.append(_silence(modules[head.layer - 1], head.head - 1))
+                counts = [f"{kind} {len(there)} layers of {_count(there[0])}" for kind, there in sites.items()]
+                raise UserError(f"this model has no {head}: it has {', '.join(counts) or 'no attention'}")
+            silenced.enter_context(_silence(modules[head.layer - 1], head.head - 1))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def attention_modules(model: Seq2Seq) -> dict[Kind, list[nn.Module]]:
@@ -78,11 +75,6 @@ def head_counts(model: Seq2Seq) -> dict[Kind, list[int]]:
 
 def _count(module: nn.Module) -> int:
     return module.num_heads if isinstance(module, MultiHeadAttention) else 1
-
-
-def _listing(sites: Mapping[Kind, list[nn.Module]]) -> str:
-    counts = [f"{kind} {len(modules)} layers of {_count(modules[0])}" for kind, modules in sites.items()]
-    return ", ".join(counts) or "no attention"
 
 
 def _silence(module: nn.Module, head: int) -> Any:

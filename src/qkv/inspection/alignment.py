@@ -6,20 +6,19 @@ of a token: the one that predicts it, and the next, which reads it ("shifted"; C
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import product, starmap
 from typing import Literal
 
 import numpy as np
 
 from qkv.errors import UserError
 from qkv.inspection.attribution import attribution_scores
-from qkv.inspection.forced import as_translator, record_pairs
+from qkv.inspection.forced import ModelOrRun, as_translator, record_pairs
 from qkv.pages.escaping import in_html
 from qkv.pages.heat_maps import HeatMap, fragment, grid
-from qkv.run.directory import Run
-from qkv.text.tokenizer import SPACE, Tokenizer
+from qkv.text.tokenizer import SPACE
 from qkv.text.tokenizer_settings import UNAMBIGUOUS
 from qkv.translator import Translator
 
@@ -77,20 +76,18 @@ class Alignments:
     chosen_by: str
 
     def _repr_html_(self) -> str:
-        shown = []
-        for number, (source, target, links) in enumerate(
-            zip(self.sources[:_PAIRS_TO_SHOW], self.targets, self.links, strict=False), start=1
-        ):
+        shown: list[HeatMap] = []
+        for source, target, links in zip(self.sources[:_PAIRS_TO_SHOW], self.targets, self.links, strict=False):
             matrix = np.zeros((len(target), len(source)))
             for column, row in links:
                 matrix[row, column] = 1.0
-            shown.append(HeatMap(f"pair {number}", matrix, target, source))
+            shown.append(HeatMap(f"pair {len(shown) + 1}", matrix, target, source))
         caption = f"Links of {self.head} ({self.chosen_by}); {len(shown):,} of {len(self.links):,} pairs"
         return fragment([f"<p>{in_html(caption)}</p>", grid(shown)])
 
 
 def align(
-    model_or_run: Translator | Run | str | Path,
+    model_or_run: ModelOrRun,
     pairs: Sequence[tuple[str, str]],
     *,
     head: AlignmentHead | None = None,
@@ -121,30 +118,20 @@ def align(
     for first in range(0, len(pairs), _PAIRS_AT_ONCE):
         chunk = _Prepared.of(translator, pairs[first : first + _PAIRS_AT_ONCE], unit)
         found.links.extend(chunk.links(head))
-        for source, target in chunk.words():
-            found.sources.append(source)
-            found.targets.append(target)
+        for (source, target), units in zip(chunk.pieces, chunk.units, strict=True):
+            found.sources.append(words_of(source, units[0]))
+            found.targets.append(words_of(target, units[1]))
     return found
 
 
 def rank_heads(
-    model_or_run: Translator | Run | str | Path,
+    model_or_run: ModelOrRun,
     pairs: Sequence[tuple[str, str]],
     gold: Sequence[Gold],
     *,
     unit: Unit | None = None,
 ) -> list[tuple[AlignmentHead, float]]:
-    """All heads, at both steps, with their alignment error rates, best first.
-
-    Args:
-        model_or_run: a translator, a run or its directory.
-        pairs: source and target texts.
-        gold: what is right for each.
-        unit: see `align`.
-
-    Raises:
-        UserError: see `align`.
-    """
+    """All heads, at both steps, with their alignment error rates, best first; see `align`. Each pair needs its gold."""
     if len(pairs) != len(gold) or not pairs:
         raise UserError(f"there are {len(gold)} gold alignments for {len(pairs)} pairs; each pair needs one")
     return _Prepared.of(as_translator(model_or_run), pairs, unit).ranking(gold)
@@ -189,13 +176,7 @@ def read_pharaoh(lines: Iterable[str]) -> list[Gold]:
 
 
 def units_of(pieces: Sequence[str], kind: str, unit: Unit | None = None) -> list[int]:
-    """The word (or token) that each piece belongs to, counted from 0.
-
-    Args:
-        pieces: without special ones.
-        kind: the tokenizer's.
-        unit: see `align`.
-    """
+    """The word (or token) that each piece belongs to, counted from 0; no special pieces. For `unit` see `align`."""
     if kind == "word" or unit == "token" or (unit is None and kind in UNAMBIGUOUS):
         return list(range(len(pieces)))
     words, units, open_space = -1, [], False
@@ -209,12 +190,7 @@ def units_of(pieces: Sequence[str], kind: str, unit: Unit | None = None) -> list
 
 
 def words_of(pieces: Sequence[str], units: Sequence[int]) -> list[str]:
-    """The text of each unit; a space that is a token of its own stays one.
-
-    Args:
-        pieces: without special ones.
-        units: of each piece, as `units_of` tells.
-    """
+    """The text of each unit, as `units_of` tells them; a space that is a token of its own stays one."""
     words = [""] * (units[-1] + 1 if units else 0)
     for piece, unit in zip(pieces, units, strict=True):
         words[unit] += piece
@@ -248,42 +224,21 @@ class _Prepared:
 
     translator: Translator
     ids: list[tuple[list[int], list[int]]]
-    units: list[tuple[list[int], list[int]]]  # of source and target, without end of sentence
+    pieces: list[tuple[list[str], list[str]]]  # of source and target, without end of sentence
+    units: list[tuple[list[int], list[int]]]  # of these
     weights: list[np.ndarray]  # (layer, head, target, source) of each pair
 
     @classmethod
     def of(cls, translator: Translator, pairs: Sequence[tuple[str, str]], unit: Unit | None) -> "_Prepared":
-        tokenizers = translator.tokenizers
-        sources = translator.encode([source for source, _ in pairs], "source")
-        targets = translator.encode([target for _, target in pairs], "target")
-        ids = list(zip(sources, targets, strict=True))
+        source, target = translator.tokenizers.source, translator.tokenizers.target
+        texts = ([text for text, _ in pairs], [text for _, text in pairs])
+        ids = list(zip(translator.encode(texts[0], "source"), translator.encode(texts[1], "target"), strict=True))
         recorded = record_pairs(translator, ids, kinds=["cross"])
         if "cross" not in recorded[0].attention:
             raise UserError("this model has no cross-attention, so there is nothing to read alignments off")
-
-        def units(tokenizer: Tokenizer, encoded: list[int]) -> list[int]:
-            return units_of(tokenizer.pieces(encoded[:-1]), tokenizer.kind, unit)
-
-        both = [(units(tokenizers.source, source), units(tokenizers.target, target)) for source, target in ids]
-        return cls(translator, ids, both, [one.attention["cross"] for one in recorded])
-
-    def words(self) -> Iterator[tuple[list[str], list[str]]]:
-        """What is linked: source and target of each pair."""
-        tokenizers = self.translator.tokenizers
-        for (source, target), (source_units, target_units) in zip(self.ids, self.units, strict=True):
-            yield (
-                words_of(tokenizers.source.pieces(source[:-1]), source_units),
-                words_of(tokenizers.target.pieces(target[:-1]), target_units),
-            )
-
-    def heads(self) -> list[AlignmentHead]:
-        layers, heads = self.weights[0].shape[:2]
-        return [
-            AlignmentHead(layer, head, shifted)
-            for layer in range(1, layers + 1)
-            for head in range(1, heads + 1)
-            for shifted in (False, True)
-        ]
+        pieces = [(source.pieces(read[:-1]), target.pieces(led[:-1])) for read, led in ids]
+        units = [(units_of(read, source.kind, unit), units_of(led, target.kind, unit)) for read, led in pieces]
+        return cls(translator, ids, pieces, units, [one.attention["cross"] for one in recorded])
 
     def links(self, head: AlignmentHead) -> list[set[Link]]:
         layers, heads = self.weights[0].shape[:2]
@@ -296,17 +251,16 @@ class _Prepared:
         ]
 
     def ranking(self, gold: Sequence[Gold]) -> list[tuple[AlignmentHead, float]]:
-        rated = [(head, alignment_error_rate(self.links(head), gold)) for head in self.heads()]
+        layers, heads = (range(1, count + 1) for count in self.weights[0].shape[:2])
+        candidates = starmap(AlignmentHead, product(layers, heads, (False, True)))
+        rated = [(head, alignment_error_rate(self.links(head), gold)) for head in candidates]
         return sorted(rated, key=lambda one: one[1])
 
     def occlusion(self) -> list[Gold]:
         """The source word whose absence costs each target word most."""
-        found = []
-        for (source, target), units in zip(self.ids, self.units, strict=True):
-            scores = attribution_scores(self.translator, source, target, "occlusion").clip(min=0.0)
-            links = frozenset(links_of(scores, *units))
-            found.append(Gold(links, links))
-        return found
+        scores = (attribution_scores(self.translator, *ids, "occlusion").clip(min=0.0) for ids in self.ids)
+        links = (frozenset(links_of(one, *units)) for one, units in zip(scores, self.units, strict=True))
+        return [Gold(each, each) for each in links]
 
 
 def _best(

@@ -15,12 +15,11 @@ import numpy as np
 
 from qkv.errors import UserError
 from qkv.files import to_json, write_bytes, write_text
-from qkv.inspection.forced import KINDS, as_translator, led_along, record_pairs
+from qkv.inspection.forced import KINDS, ModelOrRun, as_translator, led_along, record_pairs
 from qkv.pages.escaping import in_html
 from qkv.pages.frame import page
 from qkv.pages.heat_maps import HeatMap, fragment, grid
-from qkv.run.directory import Run
-from qkv.translator import Translation, Translator
+from qkv.translator import Translation
 
 _MEANING = {
     "encoder": "Each row is a source token, and what it gathers from the source.",
@@ -73,12 +72,7 @@ class Inspection:
     attention: dict[str, np.ndarray] = field(repr=False)
 
     def maps(self, kind: str | None = None, layer: int | None = None, head: int | None = None) -> list[AttentionMap]:
-        """The maps of some heads, or of all.
-
-        Args:
-            kind: encoder, decoder or cross.
-            layer: counted from 1.
-            head: counted from 1.
+        """The maps of some heads, or of all; layers and heads are counted from 1.
 
         Raises:
             UserError: if there is no such kind, layer or head.
@@ -160,7 +154,7 @@ class Inspection:
 
 
 def attention_maps(
-    model_or_run: Translator | Run | str | Path, source: str, target: str | None = None, *, beam: int | None = None
+    model_or_run: ModelOrRun, source: str, target: str | None = None, *, beam: int | None = None
 ) -> Inspection:
     """Translate a source, or follow a given target, and record where the model looks.
 

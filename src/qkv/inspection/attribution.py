@@ -4,10 +4,8 @@ Attention shows where a layer looks, not what would change the output (Jain and 
 whole model: what happens to a target token's log-probability if a source token's vector changes?
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,11 +15,10 @@ from torch import Tensor
 
 from qkv.decoding.scoring import log_probabilities_of
 from qkv.errors import UserError
-from qkv.inspection.forced import as_translator, led_along
+from qkv.inspection.forced import ModelOrRun, as_translator, led_along
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.pages.escaping import in_html
 from qkv.pages.heat_maps import HeatMap, fragment, grid
-from qkv.run.directory import Run
 from qkv.text.batches import forced_batch
 from qkv.translator import Translator
 
@@ -62,7 +59,7 @@ class Attribution:
 
 
 def attribute(
-    model_or_run: Translator | Run | str | Path,
+    model_or_run: ModelOrRun,
     source: str,
     target: str | None = None,
     *,
@@ -82,115 +79,90 @@ def attribute(
 
     Were the log-probability linear in the vectors, all three would be the same.
 
-    Args:
-        model_or_run: a translator, a run or its directory.
-        source: the text to be read.
-        target: what is to be written; by default what the search finds.
-        method: gradient, integrated or occlusion.
-        beam: in place of the run's; 1 is greedy search.
-
-    Raises:
-        UserError: if the method is unknown, and as `qkv.attention_maps`.
+    Other arguments, and errors, are as those of `qkv.attention_maps`.
     """
     if method not in METHODS:
         raise UserError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     translator = as_translator(model_or_run)
     source_ids, target_ids, _ = led_along(translator, source, target, beam=beam)
-    scores = attribution_scores(translator, source_ids, target_ids, method)
+    pair = _pair(translator, source_ids, target_ids)
+    scores = scores_of(pair, method).numpy()
     gap = None
     if method == "integrated":
-        gained = _gained(translator.model, *_pair(translator, source_ids, target_ids)).cpu().numpy()
-        gap = float(np.abs(scores.sum(axis=1) - gained).max())
+        gap = float(np.abs(scores.sum(axis=1) - pair.gained().cpu().numpy()).max())
     pieces = (translator.tokenizers.source.pieces(source_ids), translator.tokenizers.target.pieces(target_ids))
     return Attribution(method, *pieces, scores, gap)
 
 
 def attribution_scores(translator: Translator, source: list[int], target: list[int], method: str) -> np.ndarray:
     """The (target, source) scores of a pair of ids; see `attribute`."""
-    found = scores_of_model(translator.model, *_pair(translator, source, target), method=method)
-    return found.to(torch.float64).cpu().numpy()
+    return scores_of(_pair(translator, source, target), method).numpy()
 
 
-def _pair(translator: Translator, source: list[int], target: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """What is read, what leads the decoder, and what it is to predict."""
-    with torch.inference_mode(False):  # tensors that have gradients, whatever the caller does
-        batch = forced_batch([source], [target], translator.tokenizers).to(translator.device)
-    return batch.source, batch.target_input, batch.target_output
+@dataclass(frozen=True)
+class ForcedPair:
+    """A model that keeps the contract, in evaluation mode, and one pair that it is led along.
 
-
-def scores_of_model(
-    model: Seq2Seq,
-    source: Int[Tensor, "1 source"],
-    target_input: Int[Tensor, "1 target"],
-    target_output: Int[Tensor, "1 target"],
-    method: str,
-) -> Float[Tensor, "target source"]:
-    """The scores of one pair, for any model that keeps the contract; see `attribute`.
-
-    Args:
-        model: in evaluation mode.
+    Attributes:
+        model: whose source's token vectors are changed.
         source: ids that the model reads.
         target_input: ids that its decoder reads.
         target_output: ids that it is to predict, one for each that it reads.
-        method: one of METHODS.
     """
+
+    model: Seq2Seq
+    source: Int[Tensor, "1 source"]
+    target_input: Int[Tensor, "1 target"]
+    target_output: Int[Tensor, "1 target"]
+
+    def predicted(self, change: Callable[[Tensor], Tensor], rows: int = 1) -> Float[Tensor, "rows target"]:
+        """Log-probabilities with the source's token vectors, so many copies of them, changed; positions stay."""
+        source, target_input, target_output = (
+            ids.expand(rows, -1) for ids in (self.source, self.target_input, self.target_output)
+        )
+        tokens = cast(Any, self.model).source_embedding.tokens  # every architecture embeds in the same way
+        with tokens.register_forward_hook(lambda _module, _ids, embedded: change(embedded)):
+            memory = self.model.encode(source)
+        return log_probabilities_of(self.model.project(self.model.decode(target_input, memory)), target_output)
+
+    @torch.inference_mode()
+    def gained(self) -> Float[Tensor, " target"]:
+        """By how much the source's vectors raise each target token's log-probability, against vectors of zero."""
+        return (self.predicted(lambda embedded: embedded) - self.predicted(torch.zeros_like))[0]
+
+
+def _pair(translator: Translator, source: list[int], target: list[int]) -> ForcedPair:
+    with torch.inference_mode(False):  # tensors that have gradients, whatever the caller does
+        batch = forced_batch([source], [target], translator.tokenizers).to(translator.device)
+    return ForcedPair(translator.model, batch.source, batch.target_input, batch.target_output)
+
+
+def scores_of(pair: ForcedPair, method: str) -> Float[Tensor, "target source"]:
+    """The scores of one pair, in float64 on the CPU, by one of METHODS; see `attribute`."""
     if method == "occlusion":
-        return _occlusion(model, source, target_input, target_output)
-    compute = _gradient if method == "gradient" else _integrated
-    # cuDNN's recurrences have no gradient in evaluation mode.
-    with torch.inference_mode(False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        return compute(model, source, target_input, target_output)
+        found = _occlusion(pair)
+    else:
+        # cuDNN's recurrences have no gradient in evaluation mode.
+        with torch.inference_mode(False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+            found = _slopes(pair, torch.ones(1), torch.ones(1)) if method == "gradient" else _integrated(pair)
+    return found.to(torch.float64).cpu()
 
 
-def _gradient(model: Seq2Seq, source: Tensor, target_input: Tensor, target_output: Tensor) -> Tensor:
-    return _slopes(model, source, target_input, target_output, torch.ones(1))
-
-
-def _integrated(model: Seq2Seq, source: Tensor, target_input: Tensor, target_output: Tensor) -> Tensor:
-    gained = _gained(model, source, target_input, target_output)
+def _integrated(pair: ForcedPair) -> Tensor:
+    """By the midpoint rule in u, where the vectors are scaled by u², so that most points lie near zero."""
+    gained = pair.gained()
     points = _FEWEST_POINTS
     while True:
-        found = _integral(model, source, target_input, target_output, points)
+        parts = ((torch.arange(points) + 0.5) / points).split(_ROWS_AT_ONCE)
+        found = sum((_slopes(pair, part**2, 2 * part / points) for part in parts), start=torch.tensor(0.0))
         gap = (found.sum(dim=1) - gained).abs().max()
         if gap <= _CLOSE * gained.abs().max() or points >= _MOST_POINTS:
             return found
         points *= 2
 
 
-def _integral(model: Seq2Seq, source: Tensor, target_input: Tensor, target_output: Tensor, points: int) -> Tensor:
-    """By the midpoint rule in u, where the vectors are scaled by u², so that most points lie near zero."""
-    total = torch.zeros(target_output.shape[1], source.shape[1], device=source.device)
-    for part in ((torch.arange(points) + 0.5) / points).split(_ROWS_AT_ONCE):
-        one, two, three = (ids.expand(len(part), -1) for ids in (source, target_input, target_output))
-        total = total + _slopes(model, one, two, three, part**2, weights=2 * part / points)
-    return total
-
-
-@torch.inference_mode()
-def _gained(model: Seq2Seq, source: Tensor, target_input: Tensor, target_output: Tensor) -> Tensor:
-    """By how much the source's vectors raise each target token's log-probability, against vectors of zero."""
-    whole = _predicted(model, source, target_input, target_output, lambda embedded: embedded)
-    return (whole - _predicted(model, source, target_input, target_output, torch.zeros_like))[0]
-
-
-def _slopes(
-    model: Seq2Seq,
-    source: Tensor,
-    target_input: Tensor,
-    target_output: Tensor,
-    scales: Tensor,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """(target, source): slopes along the vectors, times these; each row is taken where its vectors are scaled.
-
-    Args:
-        model: whose vectors they are.
-        source: (row, source), as `target_input` and `target_output` (row, target).
-        target_input: see above.
-        target_output: see above.
-        scales: (row,).
-        weights: (row,), of the rows in the sum; by default all 1.
-    """
+def _slopes(pair: ForcedPair, scales: Tensor, weights: Tensor) -> Tensor:
+    """(target, source): slopes where the vectors are scaled by each of these, times the vectors; a weighted sum."""
     vectors: list[Tensor] = []
     scaled: list[Tensor] = []
 
@@ -199,55 +171,18 @@ def _slopes(
         scaled.append((vectors[0] * scales.to(embedded)[:, None, None]).requires_grad_())
         return scaled[0]
 
-    found = _predicted(model, source, target_input, target_output, watched).sum(dim=0)
+    found = pair.predicted(watched, len(scales)).sum(dim=0)
     slopes = (torch.autograd.grad(one, scaled[0], retain_graph=True)[0] for one in found)
     along = torch.stack([(slope * vectors[0]).sum(dim=-1) for slope in slopes])  # (target, row, source)
-    return along.sum(dim=1) if weights is None else torch.einsum("trs,r->ts", along, weights.to(along))
+    return torch.einsum("trs,r->ts", along, weights.to(along))
 
 
 @torch.inference_mode()
-def _occlusion(model: Seq2Seq, source: Tensor, target_input: Tensor, target_output: Tensor) -> Tensor:
-    whole = _predicted(model, source, target_input, target_output, lambda embedded: embedded)
+def _occlusion(pair: ForcedPair) -> Tensor:
+    whole = pair.predicted(lambda embedded: embedded)
     lost = []
-    for hidden in torch.arange(source.shape[1], device=source.device).split(_ROWS_AT_ONCE):
-        one, two, three = (part.expand(len(hidden), -1) for part in (source, target_input, target_output))
-        lost.append(whole - _predicted(model, one, two, three, _without(hidden)))
+    positions = torch.arange(pair.source.shape[1], device=pair.source.device)
+    for hidden in positions.split(_ROWS_AT_ONCE):
+        kept = (positions != hidden[:, None])[..., None]  # row i loses its vector at position hidden[i]
+        lost.append(whole - pair.predicted(lambda embedded: embedded * kept, len(hidden)))  # noqa: B023
     return torch.cat(lost).T
-
-
-def _without(hidden: Tensor) -> Callable[[Tensor], Tensor]:
-    """Row i loses its vector at position `hidden[i]`."""
-
-    def change(embedded: Tensor) -> Tensor:
-        embedded = embedded.clone()
-        embedded[torch.arange(len(hidden), device=hidden.device), hidden] = 0.0
-        return embedded
-
-    return change
-
-
-def _predicted(
-    model: Seq2Seq,
-    source: Tensor,
-    target_input: Tensor,
-    target_output: Tensor,
-    change: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """(row, target) log-probabilities with the source's token vectors changed."""
-    with _changed_source(model, change):
-        memory = model.encode(source)
-    return log_probabilities_of(model.project(model.decode(target_input, memory)), target_output)
-
-
-@contextmanager
-def _changed_source(model: Seq2Seq, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Change what a source token is embedded as, its position apart; every architecture embeds in the same way."""
-
-    def hook(module: Any, arguments: Any, embedded: Tensor) -> Tensor:
-        return change(embedded)
-
-    handle = cast(Any, model).source_embedding.tokens.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -16,10 +16,11 @@ from qkv.inspection.trace import Shape, Trace, trace
 from qkv.nn.seq2seq import Seq2Seq
 
 _BATCH, _SOURCE, _TARGET = 17, 19, 29
+_LENGTHS = {"source": _SOURCE, "target": _TARGET}
 _HEADS, _D_HEAD = 3, 46
 _SIZES = {"d_model": _HEADS * _D_HEAD, "num_heads": _HEADS, "d_ff": 151, "vocab_size": 211, "target_vocab_size": 223}
 _MOST_MULTIPLES = 64
-_FEWEST_POSITIONS = 32
+_MULTIPLIED = ("d_model", "d_ff", "vocab", "target vocab", "d_head")
 
 
 class Axes:
@@ -35,10 +36,10 @@ class Axes:
         twin = type(model)(config)
         torch.random.set_rng_state(generator)
         self._names = _names(config)
+        self._widths = _widths(config)
         self.twin: Trace = trace(
             twin, torch.zeros(_BATCH, _SOURCE, dtype=torch.long), torch.zeros(_BATCH, _TARGET, dtype=torch.long)
         )
-        self._lengths = {"d_model": config.d_model, "d_head": config.d_model // getattr(config, "num_heads", 1)}
 
     def of(self, twin: Shape, real: Shape) -> tuple[str, ...]:
         """A name for each axis; where there is none, its size stands for it."""
@@ -46,37 +47,26 @@ class Axes:
 
     def name(self, size: int) -> str | None:
         """What has this size in the twin: source, d_model, 3·d_model, batch·target, source+2, …"""
-        if size in self._names:
-            return self._names[size]
-        return next(self._composed(size), None)
+        return self._names.get(size) or next(self._composed(size), None)
 
     def _composed(self, size: int) -> Iterator[str]:
-        for base in ("d_model", "d_ff", "vocab", "target vocab", "d_head"):
-            known = self._size(base)
-            if known and size % known == 0 and size // known <= _MOST_MULTIPLES:
-                yield f"{size // known}·{base}"
-        for length in ("source", "target"):
-            if size == 2 * _HEADS and "head" in self._names.values():
-                yield "2·head"
-            if size == _BATCH * (self._size(length) or 0):
+        for known, name in self._names.items():
+            if name in _MULTIPLIED and size % known == 0 and size // known <= _MOST_MULTIPLES:
+                yield f"{size // known}·{name}"
+        for length, tokens in _LENGTHS.items():
+            if size == _BATCH * tokens:
                 yield f"batch·{length}"
-            if 0 < size - (self._size(length) or 0) < _TARGET - _SOURCE:
-                yield f"{length}+{size - (self._size(length) or 0)}"
-
-    def _size(self, name: str) -> int | None:
-        return next((size for size, known in self._names.items() if known == name), None)
+            if 0 < size - tokens < _TARGET - _SOURCE:
+                yield f"{length}+{size - tokens}"
 
     def factor(self, twin: float, real: float, config: Any) -> str:
         """A factor as a root of a size, if it is one in the model and in the twin; else as a number."""
-        sizes = {"d_model": config.d_model, "d_head": config.d_model // getattr(config, "num_heads", 1)}
-        for name, size in sizes.items():
+        for name, width in _widths(config).items():
             for text, power in ((f"√{name}", 0.5), (f"1/√{name}", -0.5)):
-                if math.isclose(real, size**power) and math.isclose(twin, self._lengths[name] ** power):
+                if math.isclose(real, width**power) and math.isclose(twin, self._widths[name] ** power):
                     return text
-        for length, size in (("source", _SOURCE), ("target", _TARGET)):
-            if math.isclose(twin, math.sqrt(size)):
-                return f"√{length}"
-        return f"{real:.4g}"
+        roots = (f"√{length}" for length, tokens in _LENGTHS.items() if math.isclose(twin, math.sqrt(tokens)))
+        return next(roots, f"{real:.4g}")
 
 
 def _twin_config(config: Any) -> Any:
@@ -86,19 +76,22 @@ def _twin_config(config: Any) -> Any:
     if config.tie == "all" or config.target_vocab_size is None:
         changes["target_vocab_size"] = None
     if "max_length" in known:
-        changes["max_length"] = max(_FEWEST_POSITIONS, 2 * _TARGET)
+        changes["max_length"] = 2 * _TARGET
     return replace(config, **changes)
 
 
 def _names(config: Any) -> Mapping[int, str]:
-    names = {_BATCH: "batch", _SOURCE: "source", _TARGET: "target", config.d_model: "d_model"}
-    names[config.d_model // 2] = "d_model/2"
+    names = {config.d_model: "d_model", config.d_model // 2: "d_model/2"}
+    if hasattr(config, "d_ff"):
+        names[config.d_ff] = "d_ff"
     names[config.vocab_size] = "vocab"
     if config.target_vocab_size is not None:
         names[config.target_vocab_size] = "target vocab"
     if hasattr(config, "num_heads"):
         d_head = config.d_model // config.num_heads
         names |= {config.num_heads: "head", d_head: "d_head", d_head // 2: "d_head/2"}
-    if hasattr(config, "d_ff"):
-        names[config.d_ff] = "d_ff"
-    return names
+    return names | {tokens: length for length, tokens in _LENGTHS.items()} | {_BATCH: "batch"}
+
+
+def _widths(config: Any) -> dict[str, int]:
+    return {"d_model": config.d_model, "d_head": config.d_model // getattr(config, "num_heads", 1)}

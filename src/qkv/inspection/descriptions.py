@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from qkv.inspection.trace import Operation
 
-_HEADS = frozenset(("head", "2·head"))  # queries and keys that are rotated together are twice as many
-
 Words = tuple[str, str]
 """What happens, and the formula."""
 
@@ -42,19 +40,13 @@ def describe(named: Named) -> Words | None:
 
 
 def _linear(named: Named) -> Words:
-    what, formula = _product(named)
+    what, formula = _product(named.operation.path, named)
     return what, f"{formula} + b" if named.operation.bias else formula
 
 
-def _product(named: Named) -> Words:
-    path, owner = named.operation.path, named.operation.owner
-    if owner == "MultiHeadAttention":  # by rows of the stacked matrices
-        if named.out == "d_model":
-            return "project to queries", "Q = x·W_Qᵀ"
-        return "project the memory to keys and values", "[K; V] = memory·[W_K; W_V]ᵀ"
+def _product(path: str, named: Named) -> Words:
     last = path.rpartition(".")[2]
     known = {
-        "projection": ("project to queries, keys and values at once", "[Q; K; V] = x·[W_Q; W_K; W_V]ᵀ"),
         "wide": ("widen", "h = x·W₁ᵀ"),
         "narrow": ("narrow", "h·W₂ᵀ"),
         "bridge": ("make the decoder's first state of the summary", "summary·Wᵀ"),
@@ -66,6 +58,11 @@ def _product(named: Named) -> Words:
     }
     if path == "output":
         return "project to a logit per token of the vocabulary", "x·Wᵀ"
+    if last == "projection":  # by rows of the stacked matrices
+        return {
+            "d_model": ("project to queries", "Q = x·W_Qᵀ"),
+            "2·d_model": ("project the memory to keys and values", "[K; V] = memory·[W_K; W_V]ᵀ"),
+        }.get(named.out, ("project to queries, keys and values at once", "[Q; K; V] = x·[W_Q; W_K; W_V]ᵀ"))
     if last == "output":
         return "mix what the heads found", "heads·W_Oᵀ"
     if last == "linear" and named.before[-1] != named.out:
@@ -77,10 +74,6 @@ def _matmul(named: Named) -> Words:
     if named.inner in ("source", "target"):
         return "gather values by their weights", "weights·V"
     return "score every query against every key", "Q·Kᵀ"
-
-
-def _fused(named: Named) -> Words:
-    return "attend", "softmax(Q·Kᵀ/√d)·V"
 
 
 def _mul(named: Named) -> Words | None:
@@ -122,7 +115,7 @@ def _cat(named: Named) -> Words | None:
 
 
 def _rearrangement(named: Named) -> Words | None:
-    was, now = (not _HEADS.isdisjoint(axes) for axes in (named.before, named.axes))
+    was, now = "head" in named.before, "head" in named.axes
     if now and not was:
         return "split into heads", "d_model → head × d_head"
     if was and not now:
@@ -139,7 +132,7 @@ _DESCRIBERS: dict[str, Callable[[Named], Words | None]] = {
     "matmul": _matmul,
     "bmm": _matmul,
     "mm": _matmul,
-    "scaled_dot_product_attention": _fused,
+    "scaled_dot_product_attention": _always("attend", "softmax(Q·Kᵀ/√d)·V"),
     "mul": _mul,
     "add": _add,
     "softmax": _softmax,

@@ -24,8 +24,12 @@ from qkv.translator import Translation, Translator, load
 KINDS = ("encoder", "decoder", "cross")
 
 
-def as_translator(model_or_run: Translator | Run | str | Path) -> Translator:
-    """A translator as it is; one for a run or its directory."""
+ModelOrRun = Translator | Run | str | Path
+"""A translator, a run or its directory."""
+
+
+def as_translator(model_or_run: ModelOrRun) -> Translator:
+    """A translator as it is; one for a run."""
     if isinstance(model_or_run, Translator):
         return model_or_run
     return load(model_or_run.path if isinstance(model_or_run, Run) else model_or_run)
@@ -119,12 +123,11 @@ def _weights(
     record: AttentionRecord, kinds: Sequence[str], row: int, *, source_length: int, target_length: int
 ) -> dict[str, np.ndarray]:
     """(layer, head, row, column) of each kind that there is, for one sentence of a batch."""
-    sizes = {"encoder": (source_length, source_length), "decoder": (target_length,) * 2}
-    sizes["cross"] = (target_length, source_length)
     found = {}
     for kind in kinds:
+        height = source_length if kind == "encoder" else target_length
+        width = target_length if kind == "decoder" else source_length
         if layers := getattr(record, kind):
-            height, width = sizes[kind]
             weights = torch.stack([layer[row, :, :height, :width] for layer in layers])
             found[kind] = weights.to(torch.promote_types(weights.dtype, torch.float32)).cpu().numpy()
     return found

@@ -1,7 +1,6 @@
 """Shape analysis: one real forward pass, step by step: what happens, the tensor's axes, parameters, multiply–adds."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,41 +10,27 @@ from qkv.config.schema import ModelConfig
 from qkv.errors import UserError
 from qkv.inspection.axes import Axes
 from qkv.inspection.descriptions import Named, describe
-from qkv.inspection.forced import as_translator, led_along
+from qkv.inspection.forced import ModelOrRun, as_translator, led_along
 from qkv.inspection.steps import Shapes, Step
 from qkv.inspection.trace import Operation, trace
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.nn.seq2seq import Seq2Seq
-from qkv.run.directory import Run
 from qkv.translator import Translator
 
 
-def shapes(
-    model_or_run: Translator | Run | str | Path, source: str, target: str | None = None, *, beam: int | None = None
-) -> Shapes:
-    """The analysis of a trained model with a sentence of one's own.
-
-    Args:
-        model_or_run: a translator, a run or its directory.
-        source: the text to be read.
-        target: what the decoder is led along; by default what the search finds.
-        beam: in place of the run's; 1 is greedy search.
-
-    Raises:
-        UserError: if there is no such run, nothing to translate, or a text is too long for the model.
-    """
+def shapes(model_or_run: ModelOrRun, source: str, target: str | None = None, *, beam: int | None = None) -> Shapes:
+    """The analysis of a trained model with a sentence of one's own; arguments as for `qkv.attention_maps`."""
     translator = as_translator(model_or_run)
     source_ids, target_ids, _ = led_along(translator, source, target, beam=beam)
+    return shapes_of_pair(translator, source_ids, target_ids, title="Shapes: a trained model")
+
+
+def shapes_of_pair(translator: Translator, source: Sequence[int], target: Sequence[int], *, title: str) -> Shapes:
+    """The analysis of a trained model with the ids of a pair, which it reads and is to predict."""
     tokenizers = translator.tokenizers
-    inputs = [tokenizers.target.bos, *target_ids[:-1]]
-    return shapes_of_model(
-        translator.model,
-        source_ids,
-        inputs,
-        title="Shapes: a trained model",
-        source_tokens=tokenizers.source.pieces(source_ids),
-        target_tokens=tokenizers.target.pieces(inputs),
-    )
+    read = [tokenizers.target.bos, *target[:-1]]
+    pieces = {"source_tokens": tokenizers.source.pieces(source), "target_tokens": tokenizers.target.pieces(read)}
+    return shapes_of_model(translator.model, source, read, title=title, **pieces)
 
 
 def shapes_of_preset(

@@ -6,7 +6,8 @@ the list comes from the pass itself, and holds for any model that keeps the cont
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -74,8 +75,8 @@ class Trace:
         unused: parameters that the pass did not touch, by name.
     """
 
-    operations: dict[Site, Operation] = field(default_factory=dict)
-    unused: dict[str, int] = field(default_factory=dict)
+    operations: dict[Site, Operation]
+    unused: dict[str, int]
 
 
 def trace(model: Seq2Seq, source: Tensor, target: Tensor) -> Trace:
@@ -104,24 +105,23 @@ class _Watcher(TorchFunctionMode):
         super().__init__()
         self._modules = _Modules(model, root)
         self._parameters = _Parameters(model)
-        self._trace = Trace()
+        self._operations: dict[Site, Operation] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in _WATCHED:
-            self._write_down(name, [*_flat(args), *_flat((kwargs or {}).values())], args, kwargs or {}, result)
+            self._write_down(name, args, kwargs, result)
         return result
 
     def result(self) -> Trace:
-        self._trace.unused = self._parameters.settle()
-        return self._trace
+        return Trace(self._operations, self._parameters.settle())
 
-    def _write_down(
-        self, name: str, values: Sequence[Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-    ) -> None:
+    def _write_down(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        values = [*_flat(args), *_flat(kwargs.values())]
         tensors = [value for value in values if isinstance(value, Tensor)]
         output = next((value for value in _flat([result]) if isinstance(value, Tensor)), None)
         found = self._modules.here()
@@ -130,7 +130,7 @@ class _Watcher(TorchFunctionMode):
         path, owner, function, lines = found
         learnt = [(tensor, known) for tensor in tensors if (known := self._parameters.of(tensor)) is not None]
         activations = [tensor for tensor in tensors if self._parameters.of(tensor) is None]
-        operation = self._trace.operations.setdefault(
+        operation = self._operations.setdefault(
             (f"{path} {name}", lines),
             Operation(
                 path,
@@ -145,8 +145,7 @@ class _Watcher(TorchFunctionMode):
                 dimension=_dimension(args, kwargs, output) if name == "cat" else None,
             ),
         )
-        new = sum(self._parameters.claim(tensor, name, operation) for tensor, name in learnt)
-        operation.parameters += new
+        operation.parameters += sum(self._parameters.claim(tensor, known, operation) for tensor, known in learnt)
         operation.shared = bool(learnt) and operation.parameters == 0
         operation.times += 1
         operation.multiply_adds += _multiply_adds(name, tensors, learnt, output)
@@ -181,7 +180,7 @@ class _Modules:
 
     def __init__(self, model: nn.Module, root: FrameType):
         self._model, self._root = model, root
-        self._inside: dict[int, dict[int, str]] = {}
+        self._names = cache(_names)  # for as long as this lives
 
     def here(self) -> tuple[str, str, str, tuple[int, ...]] | None:
         """Path, class and function of the innermost module at work, and the lines that have led there."""
@@ -215,11 +214,9 @@ class _Modules:
             current = module
         return paths[id(current)]
 
-    def _names(self, module: nn.Module) -> dict[int, str]:
-        if id(module) not in self._inside:
-            names = {id(inner): name for name, inner in module.named_modules(remove_duplicate=False) if name}
-            self._inside[id(module)] = names
-        return self._inside[id(module)]
+
+def _names(module: nn.Module) -> dict[int, str]:
+    return {id(inner): name for name, inner in module.named_modules(remove_duplicate=False) if name}
 
 
 class _Parameters:

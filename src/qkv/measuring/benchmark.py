@@ -6,7 +6,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import islice
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from qkv.devices import Precision, undisturbed
 from qkv.errors import UserError
 from qkv.measuring.environment import Environment, seconds_of
 from qkv.measuring.rates import Benchmark, DecodingRate, TrainingRate
-from qkv.measuring.training_step import TrainingStep
+from qkv.measuring.speed import TrainingStep
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.progress import bar
 from qkv.run.directory import Run
@@ -72,37 +73,38 @@ def benchmark(
     pairs = _pairs(opened, files)
     reference = load(run, checkpoint=path, device=device, engine="torch", precision="float32")
     beams = sorted({1, reference.options.beam if beam is None else beam})
-    engines_and_precisions = [(engine, precision) for engine in engines for precision in PRECISIONS]
+    decoding_kinds = list(product(engines, PRECISIONS))
     training_precisions: list[Precision] = ["float32", "bf16"]
-    share = seconds / (_TRAINING_SHARE * len(training_precisions) + 2 * len(beams) * len(engines_and_precisions))
+    share = seconds / (_TRAINING_SHARE * len(training_precisions) + 2 * len(beams) * len(decoding_kinds))
     sources = [source for source in dict.fromkeys(pair.source for pair in pairs) if source.strip()]
     if not sources:
         raise UserError(f"{run}: there is no source to translate in its pairs")
     training: list[TrainingRate] = []
     decoding: list[DecodingRate] = []
     left_out: list[str] = []
-    parts = len(training_precisions) + len(engines_and_precisions)
+
+    def train(precision: Precision) -> None:
+        settings = opened.config.training.model_copy(update={"precision": precision})
+        training.append(_training_rate(reference.model, batches, settings, share * _TRAINING_SHARE))
+
+    def decode(engine: str, precision: str) -> None:
+        with undisturbed():
+            translator = load(run, checkpoint=path, device=device, engine=engine, precision=precision)
+            decoding.extend(_decoding_rate(translator, engine, precision, sources, width, share) for width in beams)
+
+    parts = {f"training {precision}": partial(train, precision) for precision in training_precisions}
+    parts |= {f"{engine} {precision}": partial(decode, engine, precision) for engine, precision in decoding_kinds}
     estimate = f"about {seconds:.0f} s"
-    with bar(parts, "parts", progress, what=estimate) as advance:
+    with bar(len(parts), "parts", progress, what=estimate) as advance:
         batches = _batches(opened, pairs, reference.tokenizers, reference.model)
-        for precision in training_precisions:
-            advance(1, f"{estimate}: training {precision}")
-            settings = opened.config.training.model_copy(update={"precision": precision})
+        for part, measured in parts.items():
+            advance(0, f"{estimate}: {part}")
             try:
-                training.append(_training_rate(reference.model, batches, settings, share * _TRAINING_SHARE))
+                measured()
             except UserError as error:
-                left_out.append(f"training {precision}: {error}")
-        for engine, name in engines_and_precisions:
-            advance(1, f"{estimate}: {engine} {name}")
-            with undisturbed():
-                try:
-                    translator = load(run, checkpoint=path, device=device, engine=engine, precision=name)
-                except UserError as error:
-                    left_out.append(f"{engine} {name}: {error}")
-                    continue
-                decoding += [_decoding_rate(translator, engine, name, sources, width, share) for width in beams]
-                del translator
+                left_out.append(f"{part}: {error}")
             gc.collect()
+            advance(1)
     if not decoding:
         raise UserError(f"nothing can decode {run}: {'; '.join(left_out)}")
     return Benchmark(
@@ -127,7 +129,7 @@ def _training_rate(model: Seq2Seq, batches: Sequence[Batch], settings: TrainingC
         def time_of(batch: Batch) -> float:
             return seconds_of(lambda: step([batch]), device)
 
-        probe = _first_rows(batches[0], 2)
+        probe = batches[0].split(len(batches[0].source) // 2)[0]  # about two rows
         time_of(probe)
         expected = time_of(probe) * batches[0].num_target_tokens / probe.num_target_tokens
         if settings.precision != "float32" and expected > 3 * seconds:  # emulated, where there are no such instructions
@@ -135,13 +137,6 @@ def _training_rate(model: Seq2Seq, batches: Sequence[Batch], settings: TrainingC
         reset_peak(device)
         rates = [batch.num_target_tokens / time_of(batch) for batch in _within(seconds, batches, fewest=1)]
     return TrainingRate(settings.precision, statistics.median(rates), len(rates), peak_megabytes(device))
-
-
-def _first_rows(batch: Batch, rows: int) -> Batch:
-    masks = [None if mask is None else mask[:rows] for mask in (batch.source_mask, batch.target_mask)]
-    target = batch.target_output[:rows]
-    tokens = target.numel() if masks[1] is None else int(masks[1].sum())
-    return Batch(batch.source[:rows], masks[0], batch.target_input[:rows], target, masks[1], tokens)
 
 
 def _decoding_rate(

@@ -23,6 +23,12 @@ class Environment:
     cores: int
     threads: int
 
+    def __str__(self) -> str:
+        return (
+            f"qkv {self.qkv}, torch {self.torch}, Python {self.python} on {self.hardware} "
+            f"({self.device}, {counted(self.cores, 'core')}, {counted(self.threads, 'thread')})"
+        )
+
     @classmethod
     def here(cls, device: str) -> "Environment":
         """This machine, with torch's present number of threads."""
@@ -37,6 +43,11 @@ class Environment:
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             threads=torch.get_num_threads(),
         )
+
+
+def counted(number: int, noun: str) -> str:
+    """1 thread, 2 threads."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def seconds_of(function: Callable[[], object], device: torch.device) -> float:

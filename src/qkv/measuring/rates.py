@@ -109,12 +109,7 @@ class Benchmark:
         yield Table(header, decoding, numbers=4).to_markdown()
         if self.left_out:
             yield "\n".join(f"Left out: {reason}" for reason in self.left_out)
-        here = self.environment
-        yield (
-            f"{here.hardware}, {here.cores} cores, {here.threads} threads, device {here.device}; qkv {here.qkv}, "
-            f"torch {here.torch}, Python {here.python}; {self.seconds:.0f} s. "
-            "ms: for one sentence alone. MB: of the whole process."
-        )
+        yield f"{self.environment}; {self.seconds:.0f} s. ms: for one sentence alone. MB: of the whole process."
 
 
 def _megabytes(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """How fast a model is: on made-up sequences of one length, and on real sources."""
 
+import copy
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,8 +15,10 @@ from qkv.decoding.ranking import best_token
 from qkv.decoding.steps import Progress
 from qkv.devices import undisturbed
 from qkv.measuring.environment import seconds_of
-from qkv.measuring.training_step import TrainingStep
+from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import Batch
+from qkv.training.gradient import Gradient
+from qkv.training.optimization import Optimization
 from qkv.translator import Translation, Translator
 
 LENGTHS = (8, 16, 32, 64, 128)
@@ -62,17 +65,41 @@ class DecodingSpeed:
     tokens_per_second: float
 
 
+class TrainingStep:
+    """Steps as the trainer takes them: batches in parts by threads, then the optimizer's step, with a copy of a model.
+
+    Its weights stay where they are, as the learning rate is 0.
+
+    Args:
+        model: on the device that is to be timed; it is not changed.
+        settings: the recipe's training section.
+    """
+
+    def __init__(self, model: Seq2Seq, settings: TrainingConfig):
+        device = next(model.parameters()).device
+        self._model = copy.deepcopy(model).train()
+        self._optimization = Optimization(self._model, settings, device)
+        self._gradient = Gradient(self._model, self._optimization, settings, device)
+        self._steps = 0
+
+    def __call__(self, batches: Sequence[Batch]) -> None:
+        """One step over batches that lie on the device."""
+        self._steps += 1
+        self._optimization.zero_grad()
+        self._gradient.add(batches)
+        self._optimization.step(self._steps, learning_rate=0.0)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._gradient.close()
+
+
 def times_by_length(translator: Translator, settings: TrainingConfig, *, lengths: Sequence[int]) -> list[LengthTime]:
     """Time training and decoding for sequences of some lengths; those beyond the model's `longest` are left out.
 
     Training is timed as the trainer does it; decoding is that of the model itself, laid out for decoding, whichever
     engine translates: the same steps for every architecture. Each time is the median of a few repetitions after one to
-    warm up, within about a second.
-
-    Args:
-        translator: holds the model, which is not changed.
-        settings: the recipe's training section.
-        lengths: tokens of each source and target.
+    warm up, within about a second. The model is not changed; `settings` are the recipe's training section.
     """
     device, longest = translator.device, translator.model.longest
     generator = torch.Generator().manual_seed(0)
@@ -80,9 +107,8 @@ def times_by_length(translator: Translator, settings: TrainingConfig, *, lengths
     def tokens(rows: int, length: int, vocab: int) -> torch.Tensor:
         return torch.randint(vocab, (rows, length), generator=generator).to(device)
 
-    source_vocab, target_vocab = (
-        tokenizer.vocab_size for tokenizer in (translator.tokenizers.source, translator.tokenizers.target)
-    )
+    tokenizers = translator.tokenizers
+    source_vocab, target_vocab = tokenizers.source.vocab_size, tokenizers.target.vocab_size
     found = []
     with undisturbed(), closing(TrainingStep(translator.model, settings)) as step:
         for length in lengths:
@@ -93,11 +119,7 @@ def times_by_length(translator: Translator, settings: TrainingConfig, *, lengths
             batch = Batch(tokens(rows, length, source_vocab), None, targets, targets, None, rows * length)
             training = _median_seconds(lambda: [batch], step, device)  # noqa: B023
             source, target = (tokens(DECODED_ROWS, length, vocab) for vocab in (source_vocab, target_vocab))
-            decoding = _median_seconds(
-                lambda: _begun(translator, source),  # noqa: B023
-                lambda progress: _decode(progress, target),  # noqa: B023
-                device,
-            )
+            decoding = _decoding_seconds(translator, source, target)
             found.append(LengthTime(length, training, decoding / (DECODED_ROWS * length)))
     return found
 
@@ -113,18 +135,19 @@ def decoding_speed(translator: Translator, sources: Sequence[str], beam: int) ->
     return DecodingSpeed(title(translator.engine), len(chosen), beam, seconds, len(chosen) / seconds, tokens / seconds)
 
 
-@torch.inference_mode()
-def _begun(translator: Translator, source: torch.Tensor) -> Progress:
-    """A search that has read its sources."""
-    special = translator.tokenizers.target
-    return Progress(translator.reference.model, source, bos=special.bos, eos=special.eos, pad=special.pad)
+def _decoding_seconds(translator: Translator, source: torch.Tensor, target: torch.Tensor) -> float:
+    """Of a greedy search, step by step, as if it found these tokens; its encoder's time is not in it."""
 
+    def decode(progress: Progress) -> None:
+        for newest in target.T:
+            best_token(progress.step(newest))
 
-@torch.inference_mode()
-def _decode(progress: Progress, target: torch.Tensor) -> None:
-    """A greedy search, step by step, as if it found these tokens."""
-    for newest in target.T:
-        best_token(progress.step(newest))
+    def begin() -> Progress:
+        special = translator.tokenizers.target
+        return Progress(translator.reference.model, source, bos=special.bos, eos=special.eos, pad=special.pad)
+
+    with torch.inference_mode():
+        return _median_seconds(begin, decode, translator.device)
 
 
 def _median_seconds(prepare: Callable[[], Given], function: Callable[[Given], None], device: torch.device) -> float:

@@ -59,16 +59,13 @@ def heat_map(
         ValueError: if there are not as many tokens as rows and columns.
     """
     matrix = _matrix(weights, rows, columns)
-    small = max(matrix.shape) <= _MOST_NUMBERS
-    figure = new_figure(width=1.6 + 0.36 * min(40, len(columns)), height=1.4 + 0.3 * min(40, len(rows)))
-    axes = figure.add_subplot()
+    figure, axes = _panel(title, 1.6 + 0.36 * min(40, len(columns)), 1.4 + 0.3 * min(40, len(rows)))
     image = _show(axes, matrix, aspect="auto")
     _label_tokens(axes, rows, columns)
-    if small if numbers is None else numbers:
+    if max(matrix.shape) <= _MOST_NUMBERS if numbers is None else numbers:
         for (row, column), weight in np.ndenumerate(matrix):
             ink = "white" if weight > 0.55 else "black"
             axes.text(column, row, f"{weight:.2f}", ha="center", va="center", fontsize=6, color=ink)
-    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
     figure.colorbar(image, ax=axes, label="weight", fraction=0.05)
     return figure
 
@@ -76,14 +73,7 @@ def heat_map(
 def head_grid(weights: ArrayLike, rows: Sequence[str], columns: Sequence[str], *, title: str = "") -> "Figure":
     """All heads on one page: a row of maps per layer, a column per head. Tokens stand at the outer edges if they fit.
 
-    Args:
-        weights: (layer, head, query, key).
-        rows: the queries' tokens.
-        columns: the keys' tokens.
-        title: above the page.
-
-    Raises:
-        ValueError: if there are not as many tokens as rows and columns.
+    `weights` are (layer, head, query, key); all else is as for `heat_map`.
     """
     maps = np.asarray(weights, dtype=float)
     if maps.ndim != 4 or 0 in maps.shape:
@@ -143,11 +133,12 @@ def mask_picture(
         title: above the picture.
     """
     allowed = np.atleast_2d(np.asarray(mask, dtype=bool))
-    rows = [str(number + 1) for number in range(allowed.shape[0])] if rows is None else rows
-    columns = [str(number + 1) for number in range(allowed.shape[1])] if columns is None else columns
+    rows, columns = (
+        [str(number + 1) for number in range(size)] if names is None else names
+        for names, size in zip((rows, columns), allowed.shape, strict=True)
+    )
     matrix = _matrix(allowed, rows, columns)
-    figure = new_figure(width=1.4 + 0.3 * min(40, len(columns)), height=1.2 + 0.3 * min(40, len(rows)))
-    axes = figure.add_subplot()
+    figure, axes = _panel(title, 1.4 + 0.3 * min(40, len(columns)), 1.2 + 0.3 * min(40, len(rows)))
     _show(axes, matrix * 0.8)
     if allowed.size <= _MOST_CROSSES:
         hidden = np.argwhere(~allowed)
@@ -155,7 +146,6 @@ def mask_picture(
     _label_tokens(axes, rows, columns)
     axes.set_ylabel("query")
     axes.set_xlabel("key: dark may be\nattended to, × may not")
-    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
     return figure
 
 
@@ -170,12 +160,10 @@ def position_picture(table: ArrayLike, *, title: str = "Position encoding") -> "
     if values.ndim != 2:
         raise ValueError(f"a table has the axes (position, channel); got {values.shape}")
     limit = float(np.abs(values).max()) or 1.0
-    figure = new_figure(width=6.4, height=3.6)
-    axes = figure.add_subplot()
+    figure, axes = _panel(title, 6.4, 3.6)
     image = axes.imshow(values, cmap=_SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     axes.set_xlabel("channel")
     axes.set_ylabel("position")
-    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
     figure.colorbar(image, ax=axes, label="value")
     return figure
 
@@ -194,22 +182,21 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], *, title: str = "Learn
     validation = [record for record in metrics if record["event"] == "validation"]
     if not training and not validation:
         raise UserError("nothing to draw: the run has no reports yet")
-    metric = validation_metric(validation)
-    panels = 1 if metric is None else 2
-    figure = new_figure(width=CHART_SIZE[0] * panels, height=CHART_SIZE[1])
-    first, *second = figure.subplots(1, panels, squeeze=False)[0]
-    curves = [curve("training", training, "nll"), curve("validation", validation, "loss")]
-    _draw(first, [curve for curve in curves if curve.x], "step", "nats per target token")
-    for axes in second:
-        _draw(axes, [curve(f"validation {metric}", validation, str(metric))], "step", str(metric))
+    losses = [curve("training", training, "nll"), curve("validation", validation, "loss")]
+    panels = [([loss for loss in losses if loss.x], "nats per target token")]
+    if metric := validation_metric(validation):
+        panels.append(([curve(f"validation {metric}", validation, metric)], metric))
+    figure = new_figure(width=CHART_SIZE[0] * len(panels))
+    for axes, (curves, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw(axes, curves, "step", label)
     figure.suptitle(title, fontsize=TITLE_SIZE, parse_math=False)
     return figure
 
 
 def curve(label: str, records: Sequence[Mapping[str, Any]], name: str) -> Series:
     """What the records say of `name` over the steps, where they say it in a finite number."""
-    found = [record for record in records if record.get(name) is not None and math.isfinite(record[name])]
-    return Series(label, [record["step"] for record in found], [record[name] for record in found])
+    found = [(one["step"], one[name]) for one in records if one.get(name) is not None and math.isfinite(one[name])]
+    return Series(label, [step for step, _ in found], [value for _, value in found])
 
 
 def validation_metric(validation: Sequence[Mapping[str, Any]]) -> str | None:
@@ -229,11 +216,9 @@ def schedule_picture(
         title: above the picture.
     """
     at = np.unique(np.linspace(1, steps, num=min(steps, 400), dtype=int)).tolist()
-    figure = new_figure()
-    axes = figure.add_subplot()
+    figure, axes = _panel(title)
     curves = [Series(name, at, [rate(step) for step in at]) for name, rate in schedules.items()]
     _draw(axes, curves, "step", "learning rate")
-    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
     return figure
 
 
@@ -250,14 +235,12 @@ def quality_picture(
     """
     if not buckets:
         raise UserError("nothing to draw: there are no pairs")
-    figure = new_figure()
-    axes = figure.add_subplot()
+    figure, axes = _panel(title)
     bars = axes.bar([f"{low}–{high}" for low, high, *_ in buckets], [value for *_, value in buckets], color=COLORS[0])
     axes.bar_label(bars, [f"{value:.1f}\n({pairs:,})" for *_, pairs, value in buckets], fontsize=SMALL_SIZE, padding=2)
     axes.margins(y=0.18)
     axes.set_xlabel(f"{unit} of the source (pairs in brackets)")
     axes.set_ylabel(metric, parse_math=False)
-    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
     open_frame(axes)
     return figure
 
@@ -289,6 +272,14 @@ def drawn(figure: "Figure", kind: str = "png") -> bytes:
 
 
 # What the pictures share
+
+
+def _panel(title: str, width: float = CHART_SIZE[0], height: float = CHART_SIZE[1]) -> "tuple[Figure, Axes]":
+    """A figure with one picture in it."""
+    figure = new_figure(width, height)
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=TITLE_SIZE, parse_math=False)
+    return figure, axes
 
 
 def _matrix(weights: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -34,7 +34,7 @@ def check_changes(before: Config, now: Config, state: TrainingState) -> None:
     Raises:
         UserError: naming the first key that may not change, its old and its new value.
     """
-    old, new = (dict(_flat(config.model_dump(mode="json"))) for config in (before, now))
+    old, new = (dict(flat(config.model_dump(mode="json"))) for config in (before, now))
     foreign = {f"model.{name}" for name in foreign_options(now.model)}
     within_epoch = 0 < state.batch < state.batches_per_epoch
     for key in dict.fromkeys([*old, *new]):
@@ -50,11 +50,12 @@ def check_changes(before: Config, now: Config, state: TrainingState) -> None:
             raise UserError(f"{change}: it was made with that; go on without this change, or train another run")
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif value is not None:  # a section that is not there, and one without a word in it, are alike
+            yield from flat(value, f"{prefix}{name}.")
+        else:
             yield prefix + name, value
 
 

@@ -15,7 +15,7 @@ from qkv.errors import UserError
 from qkv.inspection.ablation import Head, head_counts, heads_off
 from qkv.inspection.attribution import METHODS, attribution_scores
 from qkv.inspection.forced import record_pairs, with_end
-from qkv.inspection.shapes import shapes_of_model
+from qkv.inspection.shapes import shapes_of_pair
 from qkv.translator import Translator
 
 LONGEST = 256  # tokens of a source or prefix: maps grow with the square of it
@@ -98,7 +98,7 @@ class Subject:
                 "path": tree.path(output),
                 "candidates": [asdict(candidate) | self._token(candidate.token) for candidate in tree.candidates],
             },
-            "read": self._tokens(self._read(output)),
+            "read": self._tokens([self.translator.tokenizers.target.bos, *output[:-1]]),
             "target": self._tokens(output),
             "log_probabilities": seen.log_probabilities,
             "candidates": [
@@ -134,19 +134,9 @@ class Subject:
         Raises:
             UserError: as `examine`.
         """
-        tokenizers = self.translator.tokenizers
         with self._lock, heads_off(self.translator.model, look.off):
             ids, output = self._shown(look)
-            read = self._read(output)
-            analysis = shapes_of_model(
-                self.translator.model,
-                ids,
-                read,
-                title=self.name,
-                source_tokens=tokenizers.source.pieces(ids),
-                target_tokens=tokenizers.target.pieces(read),
-            )
-        return analysis.folded().to_data()
+            return shapes_of_pair(self.translator, ids, output, title=self.name).folded().to_data()
 
     def _shown(self, look: Look) -> tuple[list[int], list[int]]:
         """The ids of the source, and of the output that is to be looked at."""
@@ -184,10 +174,6 @@ class Subject:
             if len(side) > limit:
                 raise UserError(f"the {name} has {len(side)} tokens; at most {limit} can be shown")
         return ids, prefix
-
-    def _read(self, output: Sequence[int]) -> list[int]:
-        """What the decoder reads to predict an output."""
-        return [self.translator.tokenizers.target.bos, *output[:-1]]
 
     def _output(self, hypothesis: Hypothesis) -> dict[str, Any]:
         target = self.translator.tokenizers.target

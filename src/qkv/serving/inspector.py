@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -14,7 +16,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from qkv.errors import UserError
 from qkv.inspection.ablation import Head
 from qkv.serving.examination import Look, Subject
-from qkv.serving.page_files import page_files
 
 LONGEST_TEXT = 4000  # characters
 WIDEST_BEAM = 20
@@ -27,6 +28,13 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
+}
+# Not left to the machine's table of types: some call a script plain text, which browsers then refuse to run.
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 _log = logging.getLogger(__name__)
 
@@ -76,10 +84,16 @@ def create_app(subjects: Sequence[Subject], hosts: Sequence[str] = LOOPBACK) -> 
     _add_page(app)
     described = [subject.describe() for subject in subjects]
 
-    def subject_of(question: Question) -> Subject:
+    def asked(question: Question) -> tuple[Subject, Look]:
         if question.model >= len(subjects):
             raise UserError(f"there is no model {question.model}: they count from 0 to {len(subjects) - 1}")
-        return subjects[question.model]
+        subject = subjects[question.model]
+        beam = subject.translator.options.beam if question.beam is None else question.beam
+        options = subject.translator.search_options(
+            max(question.n_best, beam), question.length_penalty, question.n_best
+        )
+        off = [Head(head.kind, head.layer, head.head) for head in question.off]
+        return subject, Look(question.source, options, question.prefix, off, question.show)
 
     @app.get("/api/models")
     async def models() -> list[dict[str, Any]]:
@@ -89,29 +103,20 @@ def create_app(subjects: Sequence[Subject], hosts: Sequence[str] = LOOPBACK) -> 
 
     @app.post("/api/examine")
     def examine(question: Question) -> dict[str, Any]:
-        subject = subject_of(question)
-        return subject.examine(_look(subject, question))
+        subject, look = asked(question)
+        return subject.examine(look)
 
     @app.post("/api/attribution")
     def attribution(question: AttributionQuestion) -> dict[str, Any]:
-        subject = subject_of(question)
-        return subject.attribute(_look(subject, question), question.method)
+        subject, look = asked(question)
+        return subject.attribute(look, question.method)
 
     @app.post("/api/shapes")
     def shapes(question: Question) -> dict[str, Any]:
-        subject = subject_of(question)
-        return subject.shapes(_look(subject, question))
+        subject, look = asked(question)
+        return subject.shapes(look)
 
     return app
-
-
-def _look(subject: Subject, question: Question) -> Look:
-    options = subject.translator.options
-    beam = max(question.n_best, options.beam if question.beam is None else question.beam)
-    penalty = options.length_penalty if question.length_penalty is None else question.length_penalty
-    off = [Head(head.kind, head.layer, head.head) for head in question.off]
-    options = options.changed(beam=beam, n_best=question.n_best, length_penalty=penalty)
-    return Look(question.source, options, question.prefix, off, question.show)
 
 
 def _add_guard(app: FastAPI) -> None:
@@ -151,7 +156,12 @@ async def _guarded(request: Request, proceed: Any) -> Response:
 
 
 def _add_page(app: FastAPI) -> None:
-    content = page_files()
+    """The files that lie in `qkv/serving/page`, by their names: no path leads anywhere else."""
+    content = {
+        file.name: (file.read_bytes(), _TYPES[PurePath(file.name).suffix])
+        for file in files("qkv.serving").joinpath("page").iterdir()
+        if PurePath(file.name).suffix in _TYPES
+    }
 
     @app.get("/")
     async def start() -> Response:
@@ -159,10 +169,10 @@ def _add_page(app: FastAPI) -> None:
 
     @app.get("/{name}")
     async def file(name: str) -> Response:
-        found = content.get(name)
-        if found is None:
+        if name not in content:
             raise HTTPException(404, f"there is no {name} here")
-        return Response(found.content, media_type=found.media_type)
+        found, media_type = content[name]
+        return Response(found, media_type=media_type)
 
 
 def _refusal(status: int, message: str) -> JSONResponse:
