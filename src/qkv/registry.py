@@ -10,7 +10,6 @@ group, in its own pyproject.toml:
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
 
@@ -20,7 +19,7 @@ Entry = TypeVar("Entry")
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
-    """Entries by name; those given as "module:attribute" are imported when they are first asked for.
+    """Entries by name; those given as "module:attribute", or "module", are imported when they are first asked for.
 
     Args:
         what: what an entry is called, for messages: `metric`.
@@ -79,8 +78,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             entry = self._built_in[name]
             if not isinstance(entry, str):
                 return entry
-            module, _, attribute = entry.partition(":")
-            return cast(Entry, getattr(import_module(module), attribute))
+            return cast(Entry, EntryPoint(name, entry, self.group).load())
         if name not in self._added:
             raise KeyError(name)
         point = self._added[name]
