@@ -177,10 +177,12 @@ class TestRefusals:
             ({"mask_padding": False}, "mask_padding=false"),
         ],
     )
-    def test_what_marian_lacks(self, options, message, joint, make_model):
-        reason = MARIAN.refusal(make_model(joint, **options), joint)
-        assert reason.startswith(f"Marian has no model with {message}; ")
+    def test_what_marian_lacks(self, options, message, joint, make_model, path):
+        with pytest.raises(UserError, match=f"^Marian has no model with {message}; "):
+            write(make_model(joint, **options), joint, path)
+        assert not any(path.iterdir())
 
-    def test_other_architectures(self, joint):
+    def test_other_architectures(self, joint, path):
         model = ARCHITECTURES["gru"].build(ARCHITECTURES["gru"].config(60, d_model=8, **ARCHITECTURES["gru"].implied))
-        assert MARIAN.refusal(model, joint).endswith("this model is a RecurrentSeq2Seq")
+        with pytest.raises(UserError, match=r"this model is a RecurrentSeq2Seq$"):
+            write(model, joint, path)

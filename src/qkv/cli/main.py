@@ -66,11 +66,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _all_verbs() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="qkv",
-        description="Train, use and measure encoder–decoder models: pairs of sequences in, a model out.",
-        allow_abbrev=False,
-    )
+    what = "Train, use and measure encoder–decoder models: pairs of sequences in, a model out."
+    parser = _Parser(prog="qkv", description=what, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"qkv {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for name in VERBS:

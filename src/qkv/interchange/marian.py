@@ -34,30 +34,21 @@ class Marian(Target):
     """A directory that `MarianMTModel.from_pretrained` and `MarianTokenizer.from_pretrained` read."""
 
     title = "Marian"
+    usage = """\
+from transformers import MarianMTModel, MarianTokenizer
 
-    def refusal(self, model: Seq2Seq, tokenizers: Tokenizers) -> str | None:
-        """See `Target`."""
-        if not isinstance(model, Transformer):
-            return f"Marian is a Transformer, and this model is a {type(model).__name__}"
-        config = model.config
-        refusals = {
-            f"norm={config.norm}; it has LayerNorm alone": config.norm != "layer",
-            "norm_position=pre; it is post-norm": config.norm_position == "pre",
-            "final_norm=true; it has none": config.final_norm is True,
-            "residual=false; its sublayers always add their input": not config.residual,
-            "scale_scores=false; it always scales them": not config.scale_scores,
-            f"activation={config.activation}; it has relu and gelu": config.activation == "swiglu",
-            f"position={config.position}; its positions are sinusoidal": config.position != "sinusoidal",
-            "causal=false; its decoder never looks ahead": not config.causal,
-            "mask_padding=false; it always hides padding": not config.mask_padding,
-        }
-        return next((f"Marian has no model with {reason}" for reason, applies in refusals.items() if applies), None)
+model = MarianMTModel.from_pretrained(path)
+tokenizer = MarianTokenizer.from_pretrained(path)
+found = model.generate(**tokenizer("A man sleeps.", return_tensors="pt"))
+print(tokenizer.decode(found[0], skip_special_tokens=True))"""
 
     def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str = "float32") -> None:
         """See `Target`."""
-        model = cast(Transformer, model)
+        if not isinstance(model, Transformer):
+            raise UserError(f"Marian is a Transformer, and this model is a {type(model).__name__}")
+        _refuse(model.config)
         save_file(_to_marian(model), directory / "model.safetensors", metadata={"format": "pt"})
-        for name, content in (_configuration(model.config, tokenizers) | _vocabularies(tokenizers)).items():
+        for name, content in _described(model.config, tokenizers).items():
             (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
         write_tokenizers(tokenizers, directory)
 
@@ -65,19 +56,26 @@ class Marian(Target):
         """See `Target`."""
         return _Reader(directory, tokenizers)
 
-    def usage(self, directory: Path) -> str:
-        """See `Target`."""
-        return _USAGE.format(path=str(directory))
-
 
 MARIAN = Marian()
-_USAGE = """\
-from transformers import MarianMTModel, MarianTokenizer
 
-model = MarianMTModel.from_pretrained({path!r})
-tokenizer = MarianTokenizer.from_pretrained({path!r})
-found = model.generate(**tokenizer("A man sleeps.", return_tensors="pt"))
-print(tokenizer.decode(found[0], skip_special_tokens=True))"""
+
+def _refuse(config: TransformerConfig) -> None:
+    """Say what Marian lacks."""
+    refusals = {
+        f"norm={config.norm}; it has LayerNorm alone": config.norm != "layer",
+        "norm_position=pre; it is post-norm": config.norm_position == "pre",
+        "final_norm=true; it has none": config.final_norm is True,
+        "residual=false; its sublayers always add their input": not config.residual,
+        "scale_scores=false; it always scales them": not config.scale_scores,
+        f"activation={config.activation}; it has relu and gelu": config.activation == "swiglu",
+        f"position={config.position}; its positions are sinusoidal": config.position != "sinusoidal",
+        "causal=false; its decoder never looks ahead": not config.causal,
+        "mask_padding=false; it always hides padding": not config.mask_padding,
+    }
+    for reason, applies in refusals.items():
+        if applies:
+            raise UserError(f"Marian has no model with {reason}")
 
 
 class _Reader:
@@ -190,7 +188,7 @@ def _weights(model: Transformer) -> Iterator[tuple[str, Tensor, int | None]]:
 def _attention(name: str, attention: MultiHeadAttention, norm: nn.Module) -> Iterator[tuple[str, Tensor, int | None]]:
     for kind, whole, dimension in _affine(name, attention.projection, reads=True):
         for part, third in zip(("q_proj", "k_proj", "v_proj"), whole.chunk(3), strict=True):
-            yield kind.replace(name, f"{name}.{part}"), third, dimension
+            yield f"{name}.{part}{kind.removeprefix(name)}", third, dimension
     yield from _affine(f"{name}.out_proj", attention.output)
     yield from _affine(f"{name}_layer_norm", norm)
 
@@ -222,15 +220,16 @@ _DEFAULTS = {  # of keys that config.json may lack
 }
 
 
-def _configuration(config: TransformerConfig, tokenizers: Tokenizers) -> dict[str, Any]:
-    """config.json and generation_config.json."""
+def _described(config: TransformerConfig, tokenizers: Tokenizers) -> dict[str, Any]:
+    """What is written as JSON: of the model, and of its vocabularies, as they lie beside the SentencePiece models."""
+    source, target = tokenizers.source, tokenizers.target
     special = {
-        "decoder_start_token_id": tokenizers.target.bos,
-        "bos_token_id": tokenizers.target.bos,
-        "eos_token_id": tokenizers.target.eos,
-        "pad_token_id": tokenizers.target.pad,
+        "decoder_start_token_id": target.bos,
+        "bos_token_id": target.bos,
+        "eos_token_id": target.eos,
+        "pad_token_id": target.pad,
     }
-    described = {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()} | {
+    model = {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()} | {
         "architectures": ["MarianMTModel"],
         "model_type": "marian",
         "is_encoder_decoder": True,
@@ -243,26 +242,17 @@ def _configuration(config: TransformerConfig, tokenizers: Tokenizers) -> dict[st
         "tie_word_embeddings": config.tie != "none",
         "forced_eos_token_id": None,
     }
-    forbidden = [tokenizers.target.pad, tokenizers.target.bos]
-    generation = special | {"suppress_tokens": forbidden, "max_length": 512}
-    return {"config.json": special | described, "generation_config.json": generation}
-
-
-def _vocabularies(tokenizers: Tokenizers) -> dict[str, Any]:
-    """What MarianTokenizer reads beside the SentencePiece models: pieces with their ids."""
-    source, target = (
-        {piece: number for number, piece in enumerate(side.pieces(range(side.vocab_size)))}
-        for side in (tokenizers.source, tokenizers.target)
-    )
-    names = tokenizers.target.pieces([tokenizers.target.unk, tokenizers.target.eos, tokenizers.target.pad])
-    described = {
-        "tokenizer_class": "MarianTokenizer",
-        "separate_vocabs": not tokenizers.joint,
-        "model_max_length": POSITIONS,
-        **dict(zip(("unk_token", "eos_token", "pad_token"), names, strict=True)),
+    pieces = target.pieces([target.unk, target.eos, target.pad])
+    tokenizer: dict[str, Any] = dict(zip(("unk_token", "eos_token", "pad_token"), pieces, strict=True))
+    tokenizer |= {"tokenizer_class": "MarianTokenizer", "separate_vocabs": not tokenizers.joint}
+    files = {
+        "config.json": special | model,
+        "generation_config.json": special | {"suppress_tokens": [target.pad, target.bos], "max_length": 512},
+        "tokenizer_config.json": tokenizer | {"model_max_length": POSITIONS},
     }
-    files = {"vocab.json": source, "tokenizer_config.json": described}
-    return files if tokenizers.joint else files | {"target_vocab.json": target}
+    for name, side in (("vocab.json", source), ("target_vocab.json", target))[: 1 if tokenizers.joint else 2]:
+        files[name] = {piece: number for number, piece in enumerate(side.pieces(range(side.vocab_size)))}
+    return files
 
 
 def _our_config(path: Path) -> TransformerConfig:

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from textwrap import indent
 
 from qkv.cli.arguments import add_checkpoint
-from qkv.interchange.registry import EXPORTS
+from qkv.interchange import EXPORTS
 
 
 def add(parser: ArgumentParser) -> None:
