@@ -309,7 +309,7 @@ def test_what_cannot_be_inspected_or_written(make_translator, tmp_path):
         attention_maps(translator, "  ")
     with pytest.raises(UserError, match="source 1 has 13 tokens, but the model has learned 8 positions"):
         attention_maps(translator, "abababababab")
-    with pytest.raises(UserError, match="beam must be at least 1, got 0"):
+    with pytest.raises(UserError, match="beam: must be greater than or equal to 1, got 0"):
         attention_maps(translator, "ab", beam=0)
     with pytest.raises(UserError, match="no such run directory"):
         attention_maps(tmp_path / "nowhere", "ab")

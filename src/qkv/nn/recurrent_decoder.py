@@ -79,7 +79,6 @@ class RecurrentDecoder(nn.Module, ABC):
         begin = self.bridge(memory.summary).tanh().unflatten(-1, (self.parts, self.layers, -1))
         return RecurrentState(tuple(part.transpose(0, 1).contiguous() for part in begin.unbind(dim=1)))
 
-    @abstractmethod
     def forward(
         self,
         x: Float[Tensor, "rows target d_model"],
@@ -88,6 +87,14 @@ class RecurrentDecoder(nn.Module, ABC):
         record: list[Tensor] | None = None,
     ) -> Float[Tensor, "rows target d_model"]:
         """Walk along the embedded target; `state` moves on in place, and weights are appended to `record`."""
+        hidden, weights = self.walk(x, memory, state)
+        if record is not None and weights is not None:
+            record.append(weights[:, None])
+        return hidden
+
+    @abstractmethod
+    def walk(self, x: Tensor, memory: RecurrentMemory, state: RecurrentState) -> tuple[Tensor, Tensor | None]:
+        """See `forward`: its output, and the weights (rows, target, source), or None without attention."""
 
     def joined(
         self, states: Float[Tensor, "rows target d_model"], context: Float[Tensor, "rows target d_model"]
@@ -103,18 +110,12 @@ class FixedContextDecoder(RecurrentDecoder):
         super().__init__(cell, d_model, layers, dropout=dropout)
         self.recurrence = Recurrence(cell, 2 * d_model, d_model, layers, dropout=dropout)
 
-    def forward(
-        self,
-        x: Float[Tensor, "rows target d_model"],
-        memory: RecurrentMemory,
-        state: RecurrentState,
-        record: list[Tensor] | None = None,
-    ) -> Float[Tensor, "rows target d_model"]:
-        """See `RecurrentDecoder.forward`; there are no weights to record."""
+    def walk(self, x: Tensor, memory: RecurrentMemory, state: RecurrentState) -> tuple[Tensor, Tensor | None]:
+        """See `RecurrentDecoder.walk`."""
         beam = x.shape[0] // memory.summary.shape[0]
         context = memory.summary.repeat_interleave(beam, dim=0)[:, None].expand_as(x)
         states, state.hidden = self.recurrence(torch.cat([x, context], dim=-1), state.hidden)
-        return self.dropout(self.joined(states, context))
+        return self.dropout(self.joined(states, context)), None
 
 
 class AdditiveAttentionDecoder(RecurrentDecoder):
@@ -136,14 +137,8 @@ class AdditiveAttentionDecoder(RecurrentDecoder):
         state.key = self.alignment.project(memory.states)
         return state
 
-    def forward(
-        self,
-        x: Float[Tensor, "rows target d_model"],
-        memory: RecurrentMemory,
-        state: RecurrentState,
-        record: list[Tensor] | None = None,
-    ) -> Float[Tensor, "rows target d_model"]:
-        """See `RecurrentDecoder.forward`."""
+    def walk(self, x: Tensor, memory: RecurrentMemory, state: RecurrentState) -> tuple[Tensor, Tensor | None]:
+        """See `RecurrentDecoder.walk`."""
         assert state.key is not None
         hidden: Hidden = tuple(part[:1] for part in state.hidden)
         steps = []
@@ -157,9 +152,7 @@ class AdditiveAttentionDecoder(RecurrentDecoder):
             states, above = self.upper(self.dropout(states), tuple(part[1:].contiguous() for part in state.hidden))
             hidden = tuple(torch.cat(both) for both in zip(hidden, above, strict=True))
         state.hidden = hidden
-        if record is not None:
-            record.append(all_weights[:, None])
-        return self.dropout(self.joined(states, contexts))
+        return self.dropout(self.joined(states, contexts)), all_weights
 
 
 class MultiplicativeAttentionDecoder(RecurrentDecoder):
@@ -192,23 +185,11 @@ class MultiplicativeAttentionDecoder(RecurrentDecoder):
             state.fed = torch.zeros_like(memory.states[:, :1])
         return state
 
-    def forward(
-        self,
-        x: Float[Tensor, "rows target d_model"],
-        memory: RecurrentMemory,
-        state: RecurrentState,
-        record: list[Tensor] | None = None,
-    ) -> Float[Tensor, "rows target d_model"]:
-        """See `RecurrentDecoder.forward`."""
-        outputs = []
-        recorded = []
-        for chunk in x.split(1 if self.input_feeding else x.shape[1], dim=1):
-            output, weights = self._advance(chunk, memory, state)
-            outputs.append(output)
-            recorded.append(weights)
-        if record is not None:
-            record.append(torch.cat(recorded, dim=1)[:, None])
-        return torch.cat(outputs, dim=1)
+    def walk(self, x: Tensor, memory: RecurrentMemory, state: RecurrentState) -> tuple[Tensor, Tensor | None]:
+        """See `RecurrentDecoder.walk`."""
+        chunks = x.split(1 if self.input_feeding else x.shape[1], dim=1)
+        outputs, weights = zip(*(self._advance(chunk, memory, state) for chunk in chunks), strict=True)
+        return torch.cat(outputs, dim=1), torch.cat(weights, dim=1)
 
     def _advance(
         self, x: Float[Tensor, "rows steps d_model"], memory: RecurrentMemory, state: RecurrentState
