@@ -1,5 +1,6 @@
 """Look inside a model in the browser: attention, search, heads, shapes."""
 
+import os
 import socket
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import suppress
@@ -62,17 +63,14 @@ def _listen(host: str, port: int | None) -> socket.socket:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
     except OSError as error:
         raise UserError(f"--host {host}: {error.strerror}") from None
+    dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # :: is every address of both kinds
     for candidate in range(_PORT, _PORT + _PORTS) if port is None else (port,):
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((host, candidate))
-            listening.listen(128)
-            return listening
+            return socket.create_server((host, candidate), family=family, backlog=128, dualstack_ipv6=dual)
         except OSError as error:
-            listening.close()
             if port is not None:
-                raise UserError(f"port {port} of {host} cannot be used: {error.strerror}; say another --port") from None
+                reason = os.strerror(error.errno or 0)
+                raise UserError(f"port {port} of {host} cannot be used: {reason}; say another --port") from None
     raise UserError(f"no port from {_PORT} to {_PORT + _PORTS - 1} of {host} can be used; say another --port")
 
 
