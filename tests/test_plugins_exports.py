@@ -22,9 +22,11 @@ class Toy(Target):
     title = "Toy"
     usage = "toy.load(path)"
 
-    def write(self, model, tokenizers, directory, quantization):
+    def refuse(self, model):
         if len(model.encoder.layers) > 1:
             raise UserError("Toy has one layer")
+
+    def write(self, model, tokenizers, directory, quantization):
         torch.save(model.state_dict(), directory / "toy.pt")
 
     def read(self, model, tokenizers, directory, quantization):

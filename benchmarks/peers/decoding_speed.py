@@ -163,6 +163,7 @@ def _contender(
         export_ctranslate2(translator.model, translator.tokenizers, model, quantization=precision)
         system = System(name, "decode_ctranslate2.py", pythons["peers"], options, threads, ABOUT[name])
         return Contender(system, sources, MKL)
+    MARIAN.refuse(translator.model)
     model.mkdir()
     MARIAN.write(translator.model, translator.tokenizers, model)
     every = max(1, len(sources) // SLOW)

@@ -32,6 +32,10 @@ target = sentencepiece.SentencePieceProcessor(model_file=path + "/target.spm")
 pieces = [*source.encode("A man sleeps.", out_type=str), "</s>"]
 print(target.decode(translator.translate_batch([pieces], beam_size=5)[0].hypotheses[0]))"""
 
+    def refuse(self, model: Seq2Seq) -> None:
+        """See `Target`."""
+        supported_config(model)
+
     def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> None:
         """See `Target`."""
         specification(model, tokenizers, cast(Quantization, quantization)).save(str(directory))

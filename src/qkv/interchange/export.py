@@ -67,13 +67,14 @@ def export(
         raise UserError(f"{path}: exists already; replace it with --overwrite, or choose another --output")
     translator = load(run, checkpoint=checkpoint, device="cpu", engine="torch", precision="float32")
     model, tokenizers = translator.model, translator.tokenizers
+    try:
+        chosen.refuse(model)
+    except UserError as error:
+        raise UserError(f"{run} cannot be exported: {error}") from None
     found = opened.find_checkpoint(checkpoint).name
     try:
         with new_directory(path) as new:
-            try:
-                chosen.write(model, tokenizers, new, stored)
-            except UserError as error:
-                raise UserError(f"{run} cannot be exported: {error}") from None
+            chosen.write(model, tokenizers, new, stored)
             agreement = check(
                 chosen.read(model, tokenizers, new, stored),
                 translator.reference,

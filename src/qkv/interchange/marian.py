@@ -42,11 +42,29 @@ tokenizer = MarianTokenizer.from_pretrained(path)
 found = model.generate(**tokenizer("A man sleeps.", return_tensors="pt"))
 print(tokenizer.decode(found[0], skip_special_tokens=True))"""
 
-    def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str = "float32") -> None:
+    def refuse(self, model: Seq2Seq) -> None:
         """See `Target`."""
         if not isinstance(model, Transformer):
             raise UserError(f"Marian is a Transformer, and this model is a {type(model).__name__}")
-        _refuse(model.config)
+        config = model.config
+        refusals = {
+            f"norm={config.norm}; it has LayerNorm alone": config.norm != "layer",
+            "norm_position=pre; it is post-norm": config.norm_position == "pre",
+            "final_norm=true; it has none": config.final_norm is True,
+            "residual=false; its sublayers always add their input": not config.residual,
+            "scale_scores=false; it always scales them": not config.scale_scores,
+            f"activation={config.activation}; it has relu and gelu": config.activation == "swiglu",
+            f"position={config.position}; its positions are sinusoidal": config.position != "sinusoidal",
+            "causal=false; its decoder never looks ahead": not config.causal,
+            "mask_padding=false; it always hides padding": not config.mask_padding,
+        }
+        for reason, applies in refusals.items():
+            if applies:
+                raise UserError(f"Marian has no model with {reason}")
+
+    def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str = "float32") -> None:
+        """See `Target`."""
+        model = cast(Transformer, model)
         save_file(_to_marian(model), directory / "model.safetensors", metadata={"format": "pt"})
         for name, content in _described(model.config, tokenizers).items():
             (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -58,24 +76,6 @@ print(tokenizer.decode(found[0], skip_special_tokens=True))"""
 
 
 MARIAN = Marian()
-
-
-def _refuse(config: TransformerConfig) -> None:
-    """Say what Marian lacks."""
-    refusals = {
-        f"norm={config.norm}; it has LayerNorm alone": config.norm != "layer",
-        "norm_position=pre; it is post-norm": config.norm_position == "pre",
-        "final_norm=true; it has none": config.final_norm is True,
-        "residual=false; its sublayers always add their input": not config.residual,
-        "scale_scores=false; it always scales them": not config.scale_scores,
-        f"activation={config.activation}; it has relu and gelu": config.activation == "swiglu",
-        f"position={config.position}; its positions are sinusoidal": config.position != "sinusoidal",
-        "causal=false; its decoder never looks ahead": not config.causal,
-        "mask_padding=false; it always hides padding": not config.mask_padding,
-    }
-    for reason, applies in refusals.items():
-        if applies:
-            raise UserError(f"Marian has no model with {reason}")
 
 
 class _Reader:

@@ -24,12 +24,15 @@ class Target(ABC):
     tolerances: ClassVar[Mapping[str, float]] = {"float32": 0.001}
     usage: ClassVar[str]
 
+    def refuse(self, model: Seq2Seq) -> None:  # noqa: B027  (most can run any)
+        """Raise a `UserError` if the program cannot run such a model."""
+
     @abstractmethod
     def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> None:
         """Fill a new directory with all that the program needs.
 
         Raises:
-            UserError: if something is not installed, or the program cannot run such a model.
+            UserError: if something is not installed.
         """
 
     @abstractmethod
