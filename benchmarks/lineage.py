@@ -25,7 +25,7 @@ from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.checkpoint import load_model
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
-from qkv.text.batches import Batch, collate, plan_batches
+from qkv.text.batches import Batch, BatchPlan, collate
 from qkv.text.encoded import EncodedCorpus
 from qkv.training.loss import batch_loss
 from qkv.training.optimization import Optimization
@@ -85,8 +85,8 @@ def training_speeds(runs: dict[str, Run], threads: int) -> dict[str, float]:
     first = next(iter(runs.values()))
     corpus, tokenizers = EncodedCorpus.open(first.encoded_path("train")), first.tokenizers()
     lengths = corpus.source_lengths, corpus.target_lengths
-    plan = plan_batches(*lengths, config.training.batch_tokens, seed=0, epoch=0)[:BATCHES]
-    batches = [collate(corpus, indices, tokenizers.source, tokenizers.target) for indices in plan]
+    plan = BatchPlan(*lengths, config.training.batch_tokens, seed=0, epoch=0)[:BATCHES]
+    batches = [collate(corpus, indices, tokenizers) for indices in plan]
     learners = {}
     for name, run in runs.items():
         model = load_model(run.find_checkpoint()).train()

@@ -106,7 +106,7 @@ def encode(directory: Path, _: int) -> dict[str, Any]:
 def read(directory: Path, batches: int) -> dict[str, Any]:
     """Open the encoded corpus, plan an epoch, and make its first `batches` batches."""
     from qkv.run.directory import Run
-    from qkv.text.batches import collate, plan_batches
+    from qkv.text.batches import BatchPlan, collate
     from qkv.text.encoded import EncodedCorpus
 
     run = Run(directory / "run")
@@ -114,12 +114,9 @@ def read(directory: Path, batches: int) -> dict[str, Any]:
     moments = [time.perf_counter()]
     corpus = EncodedCorpus.open(run.encoded_path("train"))
     moments.append(time.perf_counter())
-    plan = plan_batches(corpus.source_lengths, corpus.target_lengths, BATCH_TOKENS, seed=SEED, epoch=0)
+    plan = BatchPlan(corpus.source_lengths, corpus.target_lengths, BATCH_TOKENS, seed=SEED, epoch=0)
     moments.append(time.perf_counter())
-    made = [
-        collate(corpus, pairs, tokenizers.source, tokenizers.target).num_target_tokens
-        for pairs in itertools.islice(plan, batches)
-    ]
+    made = [collate(corpus, pairs, tokenizers).num_target_tokens for pairs in itertools.islice(plan, batches)]
     moments.append(time.perf_counter())
     opening, planning, making = np.diff(moments).tolist()
     return {

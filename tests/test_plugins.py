@@ -54,12 +54,14 @@ class BagConfig:
         target_vocab_size: target tokens.
         d_model: width of embeddings.
         tie: none.
+        fill: of no use.
     """
 
     vocab_size: int
     target_vocab_size: int
     d_model: int = 8
     tie: str = "none"
+    fill: float = 0.0
     longest = None
 
 class BagCache(CountingCache):
@@ -120,6 +122,8 @@ def site(tmp_path_factory):
     install(site, "toy_scores", SCORES, metrics="backwards = BACKWARDS")
     install(site, "toy_files", FILES, formats="equations = EQUATIONS")
     install(site, "toy_models", MODELS, architectures="bag = BAG")
+    broken = dict.fromkeys(("metrics", "formats", "architectures"), "broken = BROKEN")
+    install(site, "toy_broken", "raise RuntimeError('out of order')", **broken)
     return site
 
 
@@ -177,9 +181,31 @@ def test_what_another_package_adds_is_suggested_like_our_own(command, run):
     assert asked.stderr.endswith("model.architecture: unknown architecture 'bagg'; did you mean bag?\n")
 
 
-def test_a_package_that_cannot_be_loaded_is_named_when_it_is_asked_for(command, run, site):
-    install(site, "toy_broken", "raise RuntimeError('out of order')", metrics="broken = METRIC")
-    asked = command("evaluate", run, "--metrics", "broken")
-    assert asked.returncode == 2
-    assert asked.stderr == "qkv: metric 'broken' of the package toy_broken cannot be loaded: out of order\n"
+def test_an_option_of_the_architecture_may_stand_alone_on_the_command_line(command, run):
+    trained = command("train", run.parent / "recipe.yaml", f"run={run}-filled", "--quiet", "fill=0.5")
+    assert trained.returncode == 0, trained.stderr
+    assert "fill: 0.5\n" in (run.parent / "run-filled" / "config.yaml").read_text("utf-8")
+
+
+def test_a_package_that_cannot_be_loaded_is_named_when_it_is_asked_for_and_else_in_nobodys_way(command, run):
+    """The runs of this file were trained beside it, one with an architecture of another package and one with qkv's."""
+    says = "of the package toy_broken cannot be loaded: out of order\n"
+    for arguments, what in [
+        (("evaluate", run, "--metrics", "broken"), "metric"),
+        (("train", run.parent / "recipe.yaml", "model.architecture=broken"), "architecture"),
+        (
+            ("train", run.parent / "recipe.yaml", f"run={run}-none", "data.train={path: pairs.txt, format: broken}"),
+            "format",
+        ),
+    ]:
+        asked = command(*arguments)
+        assert asked.returncode == 2
+        assert asked.stderr.endswith(f"{what} 'broken' {says}")
     assert command("evaluate", run, "--metrics", "cer").returncode == 0
+    (run.parent / "pairs.xyz").write_text(PAIRS, "utf-8")
+    asked = command("evaluate", run, "--data", run.parent / "pairs.xyz")
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "pairs.xyz: the suffix does not tell the format; set 'format' to" in asked.stderr
+    said = [f"run={run}-own", "--quiet", "steps=1", "model={architecture: gru, preset: tiny}"]
+    own = command("train", run.parent / "recipe.yaml", *said)
+    assert own.returncode == 0, own.stderr

@@ -11,7 +11,8 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar, cast
+from itertools import chain
+from typing import Any, Generic, TypeVar
 
 from qkv.errors import UserError
 
@@ -23,13 +24,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     Args:
         what: what an entry is called, for messages: `metric`.
-        built_in: qkv's own, in the order in which they are shown.
+        built_in: qkv's own, in the order in which they are shown; what walks through entries, and so imports them,
+            takes these alone, as another package's may not load.
         group: of the entry points by which other packages add theirs; `qkv.` and the plural of `what` by default.
     """
 
     def __init__(self, what: str, built_in: Mapping[str, Entry | str], *, group: str | None = None):
-        self.what, self.group = what, group or f"qkv.{what}s"
-        self._built_in = dict(built_in)
+        self.what, self.group, self.built_in = what, group or f"qkv.{what}s", built_in
         self._loaded: dict[str, Entry] = {}
 
     def __getitem__(self, name: str) -> Entry:
@@ -40,50 +41,42 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a name; nothing is imported."""
-        return name in self._built_in or name in self._added
+        return name in self.built_in or name in self._added
 
     def __iter__(self) -> Iterator[str]:
         """Names, qkv's own first; nothing is imported."""
-        return iter({**self._built_in, **self._added})
+        return chain(self.built_in, self._added)
 
     def __len__(self) -> int:
-        return len({**self._built_in, **self._added})
+        return len(self.built_in) + len(self._added)
 
-    def find(self, name: str, *, key: str = "") -> Entry:
+    def find(self, name: str) -> Entry:
         """The entry that a user has named.
-
-        Args:
-            name: as it was written.
-            key: of the recipe, or option, that it stands at, where that says more than `what`.
 
         Raises:
             UserError: if there is none, with the name that was probably meant; or if a package's own does not load.
         """
-        self.check(name, key=key)
+        self.check(name)
         return self[name]
 
-    def check(self, *names: str, key: str = "") -> None:
+    def check(self, *names: str) -> None:
         """Refuse names that `find` would not find; nothing is imported."""
         for name in names:
             if name not in self:
-                raise UserError(f"unknown {key or self.what} {name!r}; {did_you_mean(name, self)}")
+                raise UserError(f"unknown {self.what} {name!r}; {did_you_mean(name, self)}")
 
     @cached_property
     def _added(self) -> dict[str, EntryPoint]:
         """Entries of other packages; a name that qkv has itself stays qkv's."""
-        return {point.name: point for point in entry_points(group=self.group) if point.name not in self._built_in}
+        return {point.name: point for point in entry_points(group=self.group) if point.name not in self.built_in}
 
-    def _load(self, name: str) -> Entry:
-        if name in self._built_in:
-            entry = self._built_in[name]
-            if not isinstance(entry, str):
-                return entry
-            return cast(Entry, EntryPoint(name, entry, self.group).load())
-        if name not in self._added:
-            raise KeyError(name)
+    def _load(self, name: str) -> Any:
+        if name in self.built_in:
+            entry = self.built_in[name]
+            return EntryPoint(name, entry, self.group).load() if isinstance(entry, str) else entry
         point = self._added[name]
         try:
-            return cast(Entry, point.load())
+            return point.load()
         except Exception as error:  # another package's fault, whatever it is
             owner = point.dist.name if point.dist is not None else point.value
             raise UserError(f"{self.what} {name!r} of the package {owner} cannot be loaded: {error}") from error

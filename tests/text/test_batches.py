@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qkv.errors import UserError
 from qkv.text import batches as batches_module
-from qkv.text.batches import Batch, collate, forced_batch, pad, plan_batches
+from qkv.text.batches import Batch, BatchPlan, collate, forced_batch, pad
 from qkv.text.corpus import Pair
 from qkv.text.encoded import write_encoded
 from qkv.text.tokenizer import Tokenizers
@@ -23,7 +23,7 @@ SEEDS = st.integers(0, 2**32)
 
 def plan(lengths, max_tokens, seed=0, epoch=0):
     sources, targets = np.array(lengths, np.int32).reshape(-1, 2).T
-    return plan_batches(sources, targets, max_tokens, seed=seed, epoch=epoch)
+    return BatchPlan(sources, targets, max_tokens, seed=seed, epoch=epoch)
 
 
 def realistic(pairs, seed=0):
@@ -199,7 +199,7 @@ def test_collate_with_padding(corpus_and_tokenizers):
     corpus, tokenizers = corpus_and_tokenizers
     (x, y, z), eos = tokenizers.target.encode(["x y z"])[0], tokenizers.target.eos
     (a, b), source_eos = tokenizers.source.encode(["ab"])[0], tokenizers.source.eos
-    batch = collate(corpus, np.array([0, 2]), tokenizers.source, tokenizers.target)
+    batch = collate(corpus, np.array([0, 2]), tokenizers)
     assert batch.source.tolist() == [[a, b, source_eos, 90, 90], [a, b, a, b, source_eos]]
     assert batch.source_mask.tolist() == [[True, True, True, False, False], [True] * 5]
     assert batch.target_input.tolist() == [[92, x, 91], [92, y, z]]
@@ -210,10 +210,10 @@ def test_collate_with_padding(corpus_and_tokenizers):
 
 def test_collate_makes_no_mask_that_is_not_needed(corpus_and_tokenizers):
     corpus, tokenizers = corpus_and_tokenizers
-    batch = collate(corpus, [0, 1], tokenizers.source, tokenizers.target)  # sources equally long
+    batch = collate(corpus, [0, 1], tokenizers)  # sources equally long
     assert batch.source_mask is None
     assert batch.target_mask is not None
-    alone = collate(corpus, [1], tokenizers.source, tokenizers.target)
+    alone = collate(corpus, [1], tokenizers)
     assert alone.source_mask is None
     assert alone.target_mask is None
     assert alone.num_target_tokens == alone.target_output.numel() == 4
@@ -224,7 +224,7 @@ def test_ids_make_the_batch_that_their_corpus_makes(corpus_and_tokenizers, rows)
     corpus, tokenizers = corpus_and_tokenizers
     ids = [[side(row).tolist() for row in rows] for side in (corpus.source, corpus.target)]
     found = forced_batch(*ids, tokenizers)
-    expected = collate(corpus, rows, tokenizers.source, tokenizers.target)
+    expected = collate(corpus, rows, tokenizers)
     for name, value in vars(expected).items():
         assert (torch.equal if torch.is_tensor(value) else operator.eq)(vars(found)[name], value), name
 
@@ -232,7 +232,7 @@ def test_ids_make_the_batch_that_their_corpus_makes(corpus_and_tokenizers, rows)
 def test_a_batch_moves_whole(corpus_and_tokenizers):
     corpus, tokenizers = corpus_and_tokenizers
     for rows in ([0, 1], [0, 2], [2]):
-        batch = collate(corpus, rows, tokenizers.source, tokenizers.target)
+        batch = collate(corpus, rows, tokenizers)
         moved = batch.to("meta", non_blocking=True)
         assert moved.num_target_tokens == batch.num_target_tokens
         for name in ("source", "source_mask", "target_input", "target_output", "target_mask"):
@@ -293,6 +293,6 @@ def test_parts_of_a_batch_take_about_as_long_as_each_other():
 
 def test_shapes_are_checked(corpus_and_tokenizers):
     corpus, tokenizers = corpus_and_tokenizers
-    good = collate(corpus, [0, 1], tokenizers.source, tokenizers.target)
+    good = collate(corpus, [0, 1], tokenizers)
     with pytest.raises(TypeError):
         Batch(good.source[:1], None, good.target_input, good.target_output, good.target_mask, 6)

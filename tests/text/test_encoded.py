@@ -49,8 +49,8 @@ def test_every_pair_comes_out_with_eos(tmp_path, tokenizers, monkeypatch, at_onc
 @pytest.mark.parametrize("indices", [[0], [3, 3], [19, 0, 7], list(range(20))])
 def test_several_at_once_lie_end_to_end(tmp_path, tokenizers, indices):
     corpus = write_encoded(tmp_path / "train", PAIRS, tokenizers, max_length=100)
-    for several, one in ((corpus.sources, corpus.source), (corpus.targets, corpus.target)):
-        ids, lengths = several(np.array(indices))
+    several = corpus.rows(np.array(indices))
+    for (ids, lengths), one in zip(several, (corpus.source, corpus.target), strict=True):
         assert ids.tolist() == [token for i in indices for token in one(i).tolist()]
         assert lengths.tolist() == [len(one(i)) for i in indices]
 

@@ -19,7 +19,7 @@ from qkv.errors import UserError
 from qkv.run.checkpoint import average_weights, load_model, read_state
 from qkv.run.directory import Run
 from qkv.run.preparation import prepare, training_corpus
-from qkv.text.batches import Batch, collate, plan_batches
+from qkv.text.batches import Batch, BatchPlan, collate
 from qkv.training import bounds as bounds_module
 from qkv.training import trainer as trainer_module
 from qkv.training.loss import Loss
@@ -35,7 +35,7 @@ def trainer_of(recipe: dict[str, Any]) -> Trainer:
 
 def batch_of(trainer: Trainer, indices: list[int]) -> Batch:
     tokenizers = trainer.prepared.tokenizers
-    return collate(training_corpus(trainer.prepared, 0), indices, tokenizers.source, tokenizers.target)
+    return collate(training_corpus(trainer.prepared, 0), indices, tokenizers)
 
 
 def steps_saved(run: Run) -> list[int]:
@@ -96,15 +96,15 @@ def test_the_gradient_is_that_of_the_mean_over_target_tokens(recipe):
 def test_an_epoch_sees_every_pair_once_in_an_order_that_its_number_alone_decides(recipe, monkeypatch):
     seen: list[tuple[int, ...]] = []
 
-    def noted(corpus: Any, indices: Any, *tokenizers: Any) -> Batch:
+    def noted(corpus: Any, indices: Any, tokenizers: Any) -> Batch:
         seen.append(tuple(int(index) for index in indices))
-        return collate(corpus, indices, *tokenizers)
+        return collate(corpus, indices, tokenizers)
 
     trainer = trainer_of(recipe(training={"steps": None, "epochs": 3, "accumulate": 3, "batch_tokens": 100}))
     monkeypatch.setattr(trainer_module, "collate", noted)
     groups = [len(batches) for batches in trainer._steps()]
     corpus = training_corpus(trainer.prepared, 0)
-    plans = [plan_batches(corpus.source_lengths, corpus.target_lengths, 100, seed=1, epoch=epoch) for epoch in range(3)]
+    plans = [BatchPlan(corpus.source_lengths, corpus.target_lengths, 100, seed=1, epoch=epoch) for epoch in range(3)]
     assert seen == [tuple(indices.tolist()) for plan in plans for indices in plan]
     ends = list(itertools.accumulate(len(plan) for plan in plans))
     for first, last in zip([0, *ends[:-1]], ends, strict=True):

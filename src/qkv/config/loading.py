@@ -20,38 +20,31 @@ def load_config(recipe: str | Path | Mapping[str, Any] | Config, overrides: Sequ
     Raises:
         UserError: if the file cannot be read, or a key is unknown, or a value has the wrong type or range.
     """
-    data: dict[Any, Any]
-    if isinstance(recipe, Config):
-        data, origin = recipe.model_dump(), "the configuration"
-    elif isinstance(recipe, Mapping):
-        data, origin = dict(recipe), "the configuration"
-    else:
+    if isinstance(recipe, str | Path):
         data, origin = read_recipe(Path(recipe)), str(recipe)
+    else:
+        data, origin = dict(recipe.model_dump() if isinstance(recipe, Config) else recipe), "the configuration"
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
             raise UserError(f"{override!r}: an override is written key=value, like training.steps=1000")
-        key = _full_key(key)
+        key = _full_key(key, data)
         set_key(data, key, text if key in _TEXT_KEYS else read_value(text))
-    return _validate(data, origin)
+    try:
+        config = Config.of(data)
+        options = model_options(config.model, vocab_size=5, target_vocab_size=5)  # the real sizes come later
+        if getattr(options, "tie", None) == "all" and not config.tokenizer.joint:
+            raise UserError(
+                "model.tie is all, which needs one vocabulary for both sides: say model.tie=target (or none), "
+                "or tokenizer.joint=true"
+            )
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
+    return config
 
 
 _TEXT_KEYS = ("run", "device", "data.root")
 """Their values are taken from the command line as they are: run=2024 is a directory."""
-
-
-def _validate(data: dict[Any, Any], origin: str) -> Config:
-    try:
-        config = Config.of(data)
-        options = model_options(config.model, vocab_size=5, target_vocab_size=5)  # the real sizes come later
-    except UserError as error:
-        raise UserError(f"{origin}: {error}") from None
-    if getattr(options, "tie", None) == "all" and not config.tokenizer.joint:
-        raise UserError(
-            f"{origin}: model.tie is all, which needs one vocabulary for both sides: say model.tie=target (or none), "
-            "or tokenizer.joint=true"
-        )
-    return config
 
 
 def model_options(model: ModelConfig, *, vocab_size: int, target_vocab_size: int) -> Any:
@@ -90,7 +83,13 @@ def spelled_out(config: Config, options: Any) -> Config:
     return config.changed(model=model)
 
 
-def _full_key(key: str) -> str:
+def _full_key(key: str, data: Mapping[Any, Any]) -> str:
     """`budget` for `training.budget`: a bare key may stand for the one section that has it."""
-    homes = [known for known in all_keys(Config) if known.count(".") == 1 and known.endswith(f".{key}")]
-    return homes[0] if len(homes) == 1 and key not in Config.model_fields else key
+    if "." in key or key in Config.model_fields:
+        return key
+    homes = {known for known in all_keys(Config) if known.count(".") == 1 and known.endswith(f".{key}")}
+    model = data.get("model")
+    architecture = str(model.get("architecture")) if isinstance(model, Mapping) else ""
+    if architecture in ARCHITECTURES and key in ARCHITECTURES[architecture].option_names():
+        homes.add(f"model.{key}")
+    return homes.pop() if len(homes) == 1 else key

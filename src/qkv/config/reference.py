@@ -54,13 +54,11 @@ def _section(section: Section, shown: dict[type[Section], str], path: str = "") 
             example = [f"{indent}{name}:", *_section(inner.model_construct(), shown, f"{path}{name}.")]
             yield from (f"{indent}# {line.removeprefix(indent)}" for line in example)
     if isinstance(section, ModelConfig):
-        yield from _options(ARCHITECTURES[section.architecture], indent)
-        yield from _other_options(section.architecture, indent)
+        own = ARCHITECTURES[section.architecture]
+        yield from (*_presets(own, indent), *_options(own, indent), *_other_options(section.architecture, indent))
 
 
 def _options(architecture: Architecture, indent: str) -> Iterator[str]:
-    """What the architecture's presets set, and all its options."""
-    yield from _presets(architecture, indent)
     meanings, types = attributes(architecture.config), get_type_hints(architecture.config)
     for option in fields(architecture.config):
         if option.name in architecture.option_names():
@@ -77,17 +75,15 @@ def _presets(architecture: Architecture, indent: str) -> Iterator[str]:
 def _other_options(spelled_out: str, indent: str) -> Iterator[str]:
     """The options of all architectures but one, commented out; those that share them together."""
     families: dict[tuple[type[Any], tuple[str, ...]], list[str]] = {}
-    for name, architecture in ARCHITECTURES.items():
-        families.setdefault((architecture.config, tuple(architecture.option_names())), []).append(name)
+    for name in ARCHITECTURES.built_in:
+        options = tuple(ARCHITECTURES[name].option_names())
+        families.setdefault((ARCHITECTURES[name].config, options), []).append(name)
     for names in families.values():
         if spelled_out in names:
             continue
         yield from _comment(f"With architecture {' or '.join(names)}, these are the options instead:", indent)
-        lines = []
-        for name in names:
-            lines += [f"# presets of {name}:", *_presets(ARCHITECTURES[name], "")]
-        options = [line for line in _options(ARCHITECTURES[names[0]], "") if line not in lines]
-        yield from (f"{indent}# {line}" for line in [*lines, *options])
+        lines = [line for name in names for line in (f"# presets of {name}:", *_presets(ARCHITECTURES[name], ""))]
+        yield from (f"{indent}# {line}" for line in [*lines, *_options(ARCHITECTURES[names[0]], "")])
 
 
 def _choices_of(section: type[Section], name: str) -> list[str]:

@@ -30,7 +30,8 @@ def parse_duration(value: Any) -> Any:
     return 3600 * hours + 60 * minutes + seconds
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -49,31 +50,25 @@ class ModelConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    architecture: Annotated[str, OneOf("architecture", ARCHITECTURES)] = Field(
-        "transformer", description="which family"
-    )
+    architecture: Annotated[str, OneOf("architecture", ARCHITECTURES)] = Field("transformer", description="its family")
     preset: str | None = Field(None, description="a named size; options that are given win over what it sets")
 
     @classmethod
     def key_names(cls) -> list[str]:
-        """The options of all architectures included."""
-        options = (name for architecture in ARCHITECTURES.values() for name in architecture.option_names())
+        """The options of all of qkv's own architectures included."""
+        options = (option for name in ARCHITECTURES.built_in for option in ARCHITECTURES[name].option_names())
         return list(dict.fromkeys([*cls.model_fields, *options]))
 
 
 class TrainingConfig(Section):
     """How the weights are found."""
 
-    batch_tokens: int = Field(4096, ge=1, description="rows × longest sequence of a batch, at most")
-    accumulate: int = Field(1, ge=1, description="batches summed up before each step of the optimizer")
-    steps: int | None = Field(
-        None, ge=1, description="stop after so many steps; without epochs or a budget, null is 50,000"
-    )
-    epochs: int | None = Field(None, ge=1, description="stop after so many passes over the training pairs")
+    batch_tokens: Count = Field(4096, description="rows × longest sequence of a batch, at most")
+    accumulate: Count = Field(1, description="batches summed up before each step of the optimizer")
+    steps: Count | None = Field(None, description="stop after so many steps; null without epochs or budget: 50,000")
+    epochs: Count | None = Field(None, description="stop after so many passes over the training pairs")
     budget: Duration | None = Field(
-        None,
-        gt=0,
-        description="wall-clock time (90s, 15m, 1h30m): training fits itself into it; the report comes after",
+        None, description="wall-clock time (90s, 15m, 1h30m): training fits itself into it; the report comes after"
     )
     optimizer: Literal["adamw", "adam"] = Field("adamw", description="AdamW decays weights apart from the gradient")
     learning_rate: float = Field(1e-3, gt=0, description="at the end of warm-up (schedule: paper computes its own)")
@@ -81,52 +76,46 @@ class TrainingConfig(Section):
     eps: float = Field(1e-9, gt=0, description="Adam's guard against division by zero")
     weight_decay: float = Field(0.0, ge=0, description="pull of every matrix towards zero")
     schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = Field(
-        "inverse_sqrt",
-        description="how the learning rate falls after warm-up; paper: d_model^-0.5 · step^-0.5",
+        "inverse_sqrt", description="how the learning rate falls after warm-up; paper: d_model^-0.5 · step^-0.5"
     )
-    warmup_steps: int = Field(
-        1000, ge=0, description="steps over which the learning rate rises (a tenth of a budget at most)"
-    )
+    warmup_steps: int = Field(1000, ge=0, description="steps over which the rate rises (a tenth of a budget at most)")
     cooldown: Share | None = Field(
-        None,
-        description="last share of the run, over which it falls to zero; null: 0.3 under a budget, else none",
+        None, description="last share of the run, over which it falls to zero; null: 0.3 under a budget, else none"
     )
     label_smoothing: Share = Field(0.1, description="probability spread over all tokens (Szegedy et al. 2016)")
     clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null does not clip")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of matrix products while training")
     ema: Share = Field(0.0, description="decay of an exponential average of the weights, used in their place; 0: off")
     average_last: int = Field(
-        0,
-        ge=0,
-        description="at the end, average the last so many checkpoints and keep the result if it is better",
+        0, ge=0, description="at the end, average the last so many checkpoints and keep the result if it is better"
     )
-    report_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
+    report_every: Count = Field(50, description="steps between lines of metrics.jsonl")
 
 
 class ValidationConfig(Section):
     """How progress is judged."""
 
-    every: int | None = Field(None, ge=1, description="steps between validations; null: once an epoch")
+    every: Count | None = Field(None, description="steps between validations; null: once an epoch")
     metric: Annotated[str, OneOf("metric", METRICS, also=("loss",))] = Field(
         "loss", description="what the best checkpoint is chosen by"
     )
-    patience: int | None = Field(None, ge=1, description="validations without a better metric before training stops")
-    beam: int = Field(1, ge=1, description="beam for the metric; 1: greedy, which is quicker")
-    max_examples: int | None = Field(None, ge=1, description="decode only the first so many validation pairs")
+    patience: Count | None = Field(None, description="validations without a better metric before training stops")
+    beam: Count = Field(1, description="beam for the metric; 1: greedy, which is quicker")
+    max_examples: Count | None = Field(None, description="decode only the first so many validation pairs")
     samples: int = Field(2, ge=0, description="outputs shown at each validation")
 
 
 class CheckpointsConfig(Section):
     """What is kept to resume from."""
 
-    every: int | None = Field(None, ge=1, description="steps between checkpoints; null: at each validation")
-    keep: int = Field(3, ge=1, description="newest checkpoints kept, beside the best (and those to be averaged)")
+    every: Count | None = Field(None, description="steps between checkpoints; null: at each validation")
+    keep: Count = Field(3, description="newest checkpoints kept, beside the best (and those to be averaged)")
 
 
 class DecodingConfig(SearchDefaults):
     """How outputs are searched for, unless the command line says otherwise."""
 
-    batch_tokens: int = Field(8192, ge=1, description="source tokens × beam decoded together, at most")
+    batch_tokens: Count = Field(8192, description="source tokens × beam decoded together, at most")
     engine: Annotated[str, OneOf("engine", ENGINES)] = Field(
         "auto",
         description="what decodes: this library, or CTranslate2 (Transformers only; its own package); "
@@ -136,8 +125,8 @@ class DecodingConfig(SearchDefaults):
         "float32",
         description="of matrix products while decoding; int8: on a CPU, quicker; bf16: slow on a CPU without it",
     )
-    shortlist: int | None = Field(
-        None, ge=1, description="look only at so many target tokens for each source token (try 20); null: at all"
+    shortlist: Count | None = Field(
+        None, description="look only at so many target tokens for each source token (try 20); null: at all"
     )
 
     def search_options(self, **values: Any) -> SearchOptions:
@@ -160,7 +149,7 @@ class Config(Section):
     run: str = Field("runs/default", description="directory that the run is written to")
     seed: int = Field(1, ge=0, description="the same seed on the same machine gives the same run, bit for bit")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
+    threads: Count | None = Field(None, description="CPU threads; null: all cores")
     data: DataConfig = DataConfig()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelConfig = ModelConfig()

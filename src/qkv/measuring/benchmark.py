@@ -22,7 +22,7 @@ from qkv.measuring.training_step import TrainingStep
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
-from qkv.text.batches import Batch, collate, plan_batches
+from qkv.text.batches import Batch, BatchPlan, collate
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.text.encoded import write_encoded
 from qkv.text.tokenizer import Tokenizers
@@ -236,11 +236,11 @@ def _batches(run: Run, pairs: Sequence[Pair], tokenizers: Tokenizers, model: Seq
     longest = min(config.data.max_length, model.longest or config.data.max_length)
     with tempfile.TemporaryDirectory() as directory:
         corpus = write_encoded(Path(directory) / "pairs", pairs, tokenizers, max_length=longest)
-        plan = plan_batches(
+        plan = BatchPlan(
             corpus.source_lengths, corpus.target_lengths, config.training.batch_tokens, seed=config.seed, epoch=0
         )
         chosen = _spread(range(len(plan)), _BATCHES)
-        return [collate(corpus, plan[index], tokenizers.source, tokenizers.target).to(device) for index in chosen]
+        return [collate(corpus, plan[index], tokenizers).to(device) for index in chosen]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ Two communities call different things "word error rate":
   that whitespace separates: phones in a pronunciation, words in a sentence.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from rapidfuzz.distance import Levenshtein
 
@@ -21,48 +21,46 @@ def _exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]])
 
 
 def _word_error_rate(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    errors = sum(
-        all(hypothesis.split() != reference.split() for reference in own)
-        for hypothesis, own in zip(hypotheses, references, strict=True)
-    )
-    return 100 * errors / len(hypotheses)
+    hits = sum(said.split() in map(str.split, own) for said, own in zip(hypotheses, references, strict=True))
+    return 100 * (len(hypotheses) - hits) / len(hypotheses)
 
 
 def _phone_error_rate(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    return _edit_rate(map(str.split, hypotheses), (map(str.split, own) for own in references))
+    return _edit_rate([line.split() for line in hypotheses], [[line.split() for line in own] for own in references])
 
 
-def _edit_rate(hypotheses: Iterable[Sequence[str]], references: Iterable[Iterable[Sequence[str]]]) -> float:
-    """Edits to the closest reference, over the length of those references, in percent."""
-    edits = length = 0
-    for hypothesis, own in zip(hypotheses, references, strict=True):
-        # Of references equally close the longest counts, so that their order does not matter.
-        distance, minus_length = min(
-            (Levenshtein.distance(hypothesis, reference), -len(reference)) for reference in own
-        )
-        edits += distance
-        length -= minus_length
+def _edit_rate(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> float:
+    edits, length = _of_the_closest(_edits, hypotheses, references)
     if length == 0:
         raise UserError("all references are empty, so there is no error rate: check the target side of the data")
     return 100 * edits / length
 
 
+def _edits(hypothesis: Sequence[str], reference: Sequence[str]) -> tuple[int, int]:
+    return Levenshtein.distance(hypothesis, reference), -len(reference)
+
+
 def _exact_residues(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    wrong = length = 0
-    for hypothesis, own in zip(hypotheses, references, strict=True):
-        # Of references equally close the longest counts, so that their order does not matter.
-        misses, minus_length = min(_misplaced(hypothesis, reference) for reference in own)
-        wrong += misses
-        length -= minus_length
+    wrong, length = _of_the_closest(_misplaced, hypotheses, references)
     if length == 0:
         raise UserError("all outputs and references are empty, so no share of them is right: check the data")
     return 100 * (1 - wrong / length)
 
 
-def _misplaced(hypothesis: str, reference: str) -> tuple[int, int]:
-    """How many positions of the longer string are wrong, and minus its length."""
+def _misplaced(hypothesis: Sequence[str], reference: Sequence[str]) -> tuple[int, int]:
     length = max(len(hypothesis), len(reference))
     return length - sum(a == b for a, b in zip(hypothesis, reference, strict=False)), -length
+
+
+def _of_the_closest(
+    compare: Callable[[Sequence[str], Sequence[str]], tuple[int, int]],
+    hypotheses: Sequence[Sequence[str]],
+    references: Sequence[Sequence[Sequence[str]]],
+) -> tuple[int, int]:
+    """Errors and length over the corpus, by a function that gives errors and minus the length they are counted over."""
+    # Of references equally close the longest counts, so that their order does not matter.
+    closest = [min(compare(said, one) for one in own) for said, own in zip(hypotheses, references, strict=True)]
+    return sum(errors for errors, _ in closest), -sum(minus_length for _, minus_length in closest)
 
 
 WER = Metric("wer", _word_error_rate, higher_is_better=False, by_source=True)

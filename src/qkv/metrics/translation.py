@@ -4,38 +4,32 @@ Always with its signature, because a BLEU without one cannot be compared.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from sacrebleu.metrics.base import Metric as SacreMetric
+from sacrebleu.metrics.bleu import BLEU as SacreBleu
+from sacrebleu.metrics.chrf import CHRF as SacreChrf
+from sacrebleu.metrics.ter import TER as SacreTer
 
 from qkv.metrics.contract import Metric
-
-if TYPE_CHECKING:
-    from sacrebleu.metrics.base import Metric as SacreMetric
 
 
 def _bleu(
     hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, tokenize: str = "13a", lowercase: bool = False
 ) -> tuple[float, str]:
-    from sacrebleu.metrics.bleu import BLEU
-
     # force only silences the warning about tokenised text, which "none" asks for.
-    return _sacre_score(BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none"), hypotheses, references)
+    metric = SacreBleu(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
+    return _scored(metric, hypotheses, references)
 
 
 def _chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
-    from sacrebleu.metrics.chrf import CHRF
-
-    return _sacre_score(CHRF(), hypotheses, references)
+    return _scored(SacreChrf(), hypotheses, references)
 
 
 def _ter(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
-    from sacrebleu.metrics.ter import TER
-
-    return _sacre_score(TER(), hypotheses, references)
+    return _scored(SacreTer(), hypotheses, references)
 
 
-def _sacre_score(
-    metric: "SacreMetric", hypotheses: Sequence[str], references: Sequence[Sequence[str]]
-) -> tuple[float, str]:
+def _scored(metric: SacreMetric, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
     # sacreBLEU wants all first references, then all second ones, …: None where a source has fewer.
     most = max(map(len, references))
     streams = [[own[i] if i < len(own) else None for own in references] for i in range(most)]

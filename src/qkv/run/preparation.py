@@ -211,8 +211,8 @@ def _begins_like(corpus: EncodedCorpus, prepared: Prepared, files: PairFiles) ->
     rows = np.arange(len(again))
     return all(
         np.array_equal(found, expected)
-        for side in (EncodedCorpus.sources, EncodedCorpus.targets)
-        for found, expected in zip(side(again, rows), side(corpus, rows), strict=True)
+        for side in zip(again.rows(rows), corpus.rows(rows), strict=True)
+        for found, expected in zip(*side, strict=True)
     )
 
 

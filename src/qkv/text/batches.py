@@ -1,15 +1,15 @@
 """Which pairs share a batch, and the batch as tensors.
 
-A batch is limited by its tokens, padding included, not by its rows: many short pairs, or few long ones. Pairs
-whose sources have the same length go together wherever there are enough of them: then the encoder needs no
-padding and no mask. The order is a pure function of (seed, epoch), so resuming in mid-epoch is exact.
+A batch is limited by its tokens, padding included, not by its rows. Sources of one length go together wherever there
+are enough of them: then the encoder needs no padding and no mask. Resuming in mid-epoch is exact.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,16 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from qkv.errors import UserError
-from qkv.text.encoded import EncodedCorpus
-from qkv.text.tokenizer import Tokenizer, Tokenizers
+from qkv.text.encoded import EncodedCorpus, Rows
+from qkv.text.tokenizer import Tokenizers
 
 PAIRS_OF_BLOCK = 1 << 20  # planned at a time
 PAIRS_OF_RUN = 64  # neighbours in the corpus that stay in one block
 
 Indices = npt.NDArray[np.int64]
-_Rows = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]  # ids that lie end to end, and the length of each row
+Padded = tuple[Int[Tensor, "batch length"], Bool[Tensor, "batch length"] | None]
+"""Ids, and a mask that is True where one is real, or None if nothing was filled up."""
+Lengths = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,12 @@ class Batch:
 
     def to(self, device: str | torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        return Batch(
-            source=move(self.source),
-            source_mask=None if self.source_mask is None else move(self.source_mask),
-            target_input=move(self.target_input),
-            target_output=move(self.target_output),
-            target_mask=None if self.target_mask is None else move(self.target_mask),
-            num_target_tokens=self.num_target_tokens,
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     def split(self, parts: int) -> "list[Batch]":
         """The same rows in so many batches that take about as long as each other, none wider than it must be.
@@ -72,11 +68,9 @@ class Batch:
         parts = min(parts, rows)
         if parts < 2:
             return [self]
-        lengths = self.source.new_full((rows,), self.target_output.shape[1])
-        if self.target_mask is not None:
-            lengths = self.target_mask.sum(dim=1)
+        mask = torch.ones_like(self.target_output) if self.target_mask is None else self.target_mask
         # Decoder and output projection do about twice as much for a token as the encoder.
-        work = (self.source.shape[1] + 2 * lengths).cumsum(dim=0)
+        work = (self.source.shape[1] + 2 * mask.sum(dim=1)).cumsum(dim=0)
         shares = work[-1] * torch.arange(1, parts) / parts
         cuts = torch.searchsorted(work.double(), shares.double()).tolist()
         edges = [0]
@@ -86,53 +80,60 @@ class Batch:
 
     def _rows(self, rows: slice) -> "Batch":
         source, source_mask = _trimmed(self.source, self.source_mask, rows)
-        target_output, target_mask = _trimmed(self.target_output, self.target_mask, rows)
-        return Batch(
-            source=source,
-            source_mask=source_mask,
-            target_input=self.target_input[rows, : target_output.shape[1]],
-            target_output=target_output,
-            target_mask=target_mask,
-            num_target_tokens=target_output.numel() if target_mask is None else int(target_mask.sum()),
-        )
+        target, target_mask = _trimmed(self.target_output, self.target_mask, rows)
+        target_input = self.target_input[rows, : target.shape[1]]
+        tokens = target.numel() if target_mask is None else int(target_mask.sum())
+        return Batch(source, source_mask, target_input, target, target_mask, tokens)
 
 
 def _trimmed(tokens: Tensor, mask: Tensor | None, rows: slice) -> tuple[Tensor, Tensor | None]:
     """Some rows, as wide as the longest of them; no mask if all are."""
-    tokens = tokens[rows]
     if mask is None:
-        return tokens, None
-    mask = mask[rows]
-    width = int(mask.sum(dim=1).max())
-    mask = mask[:, :width]
-    return tokens[:, :width], None if mask.all() else mask
+        return tokens[rows], None
+    width = int(mask[rows].sum(dim=1).max())
+    mask = mask[rows, :width]
+    return tokens[rows, :width], None if mask.all() else mask
 
 
 class BatchPlan(Sequence[Indices]):
-    """The batches of one epoch, arrays of indices in the order of training; see `plan_batches`.
+    """The pairs of one epoch shared out among batches, which are arrays of indices in the order of training.
 
-    Only how many batches each block has is known from the start; which pairs they hold is worked out when a batch of
-    the block is asked for, and kept until one of another block is. So the memory taken does not grow with the corpus,
-    but for one number for each run of pairs.
+    Every pair stands in exactly one batch. In each, rows × max(longest source, longest target) <= max_tokens,
+    save that a single pair longer than that is a batch of its own. Batches have one source length each; the
+    rest of a length that would fill less than half a batch is gathered with its neighbours' rests.
+
+    A corpus of more than `PAIRS_OF_BLOCK` pairs is shared out block by block. In every epoch a block is made of other
+    runs of neighbouring pairs, drawn from the whole corpus. Only how many batches each block has is known from the
+    start; which pairs they hold is worked out when a batch of the block is asked for, and kept until one of another
+    block is. So the memory taken does not grow with the corpus, but for one number for each run of pairs.
+
+    Args:
+        source_lengths: tokens of each source.
+        target_lengths: tokens of each target.
+        max_tokens: budget of a batch, for each side.
+        seed: with `epoch` the only origin of chance, which says which of the pairs alike in both lengths go
+            together, and the order of the batches.
+        epoch: counted from 0.
+
+    Raises:
+        UserError: max_tokens is not positive.
     """
 
     def __init__(
-        self,
-        source_lengths: npt.NDArray[np.integer],
-        target_lengths: npt.NDArray[np.integer],
-        max_tokens: int,
-        origin: tuple[int, int],
+        self, source_lengths: Lengths, target_lengths: Lengths, max_tokens: int, *, seed: int, epoch: int
     ) -> None:
+        if max_tokens < 1:
+            raise UserError(f"max_tokens is {max_tokens}; a batch needs room for at least one token")
         self._lengths = source_lengths, target_lengths
         self._max_tokens = max_tokens
-        self._origin = origin
+        self._origin = seed, epoch
         self._blocks = -(-len(source_lengths) // PAIRS_OF_BLOCK)
         self._runs = np.arange(-(-len(source_lengths) // PAIRS_OF_RUN))
         if self._blocks > 1:  # the blocks' own chance is numbered below this
-            np.random.default_rng((*origin, self._blocks)).shuffle(self._runs)
+            np.random.default_rng((*self._origin, self._blocks)).shuffle(self._runs)
         counts = [len(_deal(*self._lengths_of(self._members(block)), max_tokens)) for block in range(self._blocks)]
         self._starts = [0, *accumulate(counts)]
-        self._planned: tuple[int, list[Indices]] = -1, []
+        self._plan = lru_cache(1)(self._planned)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -151,11 +152,9 @@ class BatchPlan(Sequence[Indices]):
 
     def _batch(self, number: int) -> Indices:
         block = bisect_right(self._starts, number) - 1
-        if self._planned[0] != block:
-            self._planned = block, self._plan(block)
-        return self._planned[1][number - self._starts[block]]
+        return self._plan(block)[number - self._starts[block]]
 
-    def _plan(self, block: int) -> list[Indices]:
+    def _planned(self, block: int) -> list[Indices]:
         generator = np.random.default_rng((*self._origin, block))
         pairs = generator.permutation(self._members(block))
         batches = _deal(*self._lengths_of(pairs), self._max_tokens)
@@ -168,46 +167,11 @@ class BatchPlan(Sequence[Indices]):
         pairs = (starts[:, None] + np.arange(PAIRS_OF_RUN)).ravel()
         return pairs[pairs < len(self._lengths[0])]
 
-    def _lengths_of(self, pairs: Indices) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+    def _lengths_of(self, pairs: Indices) -> tuple[Lengths, Lengths]:
         return self._lengths[0][pairs], self._lengths[1][pairs]
 
 
-def plan_batches(
-    source_lengths: npt.NDArray[np.integer],
-    target_lengths: npt.NDArray[np.integer],
-    max_tokens: int,
-    *,
-    seed: int,
-    epoch: int,
-) -> BatchPlan:
-    """Share out the pairs of one epoch among batches.
-
-    Every pair stands in exactly one batch. In each, rows × max(longest source, longest target) <= max_tokens,
-    save that a single pair longer than that is a batch of its own. Batches have one source length each; the
-    rest of a length that would fill less than half a batch is gathered with its neighbours' rests.
-
-    A corpus of more than `PAIRS_OF_BLOCK` pairs is shared out block by block. In every epoch a block is made of other
-    runs of neighbouring pairs, drawn from the whole corpus.
-
-    Args:
-        source_lengths: tokens of each source.
-        target_lengths: tokens of each target.
-        max_tokens: budget of a batch, for each side.
-        seed: with `epoch` the only origin of chance, which says which of the pairs alike in both lengths go
-            together, and the order of the batches.
-        epoch: counted from 0.
-
-    Raises:
-        UserError: max_tokens is not positive.
-    """
-    if max_tokens < 1:
-        raise UserError(f"max_tokens is {max_tokens}; a batch needs room for at least one token")
-    return BatchPlan(source_lengths, target_lengths, max_tokens, (seed, epoch))
-
-
-def _deal(
-    source_lengths: npt.NDArray[np.integer], target_lengths: npt.NDArray[np.integer], max_tokens: int
-) -> list[Indices]:
+def _deal(source_lengths: Lengths, target_lengths: Lengths, max_tokens: int) -> list[Indices]:
     """Share out pairs among batches, by length; where two are alike, in the order given.
 
     How many batches there are does not depend on that order.
@@ -233,7 +197,7 @@ def _deal(
     return batches
 
 
-def _narrow(lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+def _narrow(lengths: Lengths) -> Lengths:
     """The same lengths as 16-bit numbers if they fit: NumPy sorts these in linear time."""
     return lengths.astype(np.uint16) if lengths.max() < 1 << 16 else lengths
 
@@ -252,51 +216,38 @@ def _cut(lengths: Indices, max_tokens: int) -> list[int]:
         cuts.append(start)
 
 
-def collate(
-    corpus: EncodedCorpus,
-    indices: Indices | Sequence[int],
-    source_tokenizer: Tokenizer,
-    target_tokenizer: Tokenizer,
-) -> Batch:
+def collate(corpus: EncodedCorpus, indices: Indices | Sequence[int], tokenizers: Tokenizers) -> Batch:
     """The pairs at `indices` as a batch on the CPU."""
-    rows = np.asarray(indices, np.int64)
-    return _forced(corpus.sources(rows), corpus.targets(rows), source_tokenizer.pad, target_tokenizer)
+    return _forced(*corpus.rows(np.asarray(indices, np.int64)), tokenizers)
 
 
 def forced_batch(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], tokenizers: Tokenizers) -> Batch:
     """Pairs of ids, each with its end of sentence, as a batch on the CPU: it leads a model along the targets."""
-    return _forced(_end_to_end(sources), _end_to_end(targets), tokenizers.source.pad, tokenizers.target)
+    return _forced(_end_to_end(sources), _end_to_end(targets), tokenizers)
 
 
-def _forced(source: _Rows, target: _Rows, source_pad: int, tokenizer: Tokenizer) -> Batch:
-    source_ids, source_mask = _fill(*source, source_pad)
-    target_output, target_mask = _fill(*target, tokenizer.pad)
-    target_input = torch.full_like(target_output, tokenizer.bos)
+def _forced(source: Rows, target: Rows, tokenizers: Tokenizers) -> Batch:
+    source_ids, source_mask = _fill(*source, tokenizers.source.pad)
+    pad, bos = tokenizers.target.pad, tokenizers.target.bos
+    target_output, target_mask = _fill(*target, pad)
+    target_input = torch.full_like(target_output, bos)
     target_input[:, 1:] = target_output[:, :-1]
     if target_mask is not None:  # where a row's eos has moved to
-        target_input[~target_mask] = tokenizer.pad
+        target_input[~target_mask] = pad
     return Batch(source_ids, source_mask, target_input, target_output, target_mask, len(target[0]))
 
 
-def pad(
-    sequences: Sequence[npt.NDArray[np.integer] | Sequence[int]], value: int
-) -> tuple[Int[Tensor, "batch length"], Bool[Tensor, "batch length"] | None]:
-    """Sequences of ids as one tensor, filled up with `value` on the right.
-
-    Returns:
-        the tensor (int64), and a mask that is True where a token is real, or None if nothing was filled up.
-    """
+def pad(sequences: Sequence[npt.NDArray[np.integer] | Sequence[int]], value: int) -> Padded:
+    """Sequences of ids as one tensor (int64), filled up with `value` on the right, and its mask."""
     return _fill(*_end_to_end(sequences), value)
 
 
-def _end_to_end(sequences: Sequence[npt.NDArray[np.integer] | Sequence[int]]) -> _Rows:
+def _end_to_end(sequences: Sequence[npt.NDArray[np.integer] | Sequence[int]]) -> Rows:
     lengths = np.array([len(sequence) for sequence in sequences])
     return np.concatenate([np.asarray(sequence, np.int64) for sequence in sequences]), lengths
 
 
-def _fill(
-    ids: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer], value: int
-) -> tuple[Int[Tensor, "batch length"], Bool[Tensor, "batch length"] | None]:
+def _fill(ids: npt.NDArray[np.integer], lengths: Lengths, value: int) -> Padded:
     """`pad` for sequences that lie end to end in one array."""
     shape = (len(lengths), int(lengths.max()))
     if ids.size == shape[0] * shape[1]:

@@ -5,16 +5,16 @@ A fault in a file is a `UserError` that names the file and, where there is one, 
 
 import os
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from contextlib import suppress
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from qkv.errors import UserError
 from qkv.settings import OneOf, Section
 from qkv.text.formats import FORMATS
-from qkv.text.formats.aligned import read_aligned
 from qkv.text.formats.contract import Format
 from qkv.text.lines import check_readable, decoded, lines_of
 
@@ -26,11 +26,7 @@ class Pair(NamedTuple):
     target: str
 
 
-def _number_as_text(value: Any) -> Any:
-    return str(value) if type(value) is int else value
-
-
-Column = Annotated[str, BeforeValidator(_number_as_text)]
+Column = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class PairFiles(Section):
@@ -81,7 +77,7 @@ def read_pairs(files: PairFiles | dict[str, Any] | str | Path) -> Iterator[Pair]
     files = PairFiles.of(files)
     paths = [Path(path) for path in (files.path, files.source, files.target) if path is not None]
     if files.path is None:
-        pairs = read_aligned(*paths)
+        pairs = _aligned(*paths)
     else:
         file_format = _format_of(paths[0]) if files.format is None else FORMATS[files.format]
         said = zip((files.source_column, files.target_column), file_format.columns, strict=True)
@@ -114,10 +110,25 @@ def group_references(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[
     return list(references), list(references.values())
 
 
+def _aligned(source_path: Path, target_path: Path) -> Iterator[tuple[str, str]]:
+    """Line n of the one file belongs to line n of the other."""
+    sources, targets = lines_of(source_path), lines_of(target_path)
+    for count, (source, target) in enumerate(zip_longest(sources, targets)):
+        if source is None or target is None:
+            longest = count + 1 + sum(1 for _ in chain(sources, targets))
+            lines = (count, longest) if source is None else (longest, count)
+            raise UserError(
+                f"{source_path} has {lines[0]} lines but {target_path} has {lines[1]}; "
+                "aligned files need the same number of lines"
+            )
+        yield source, target
+
+
 def _format_of(path: Path) -> Format:
-    for known in FORMATS.values():
-        if path.suffix.lower() in known.suffixes:
-            return known
+    for name in FORMATS:
+        with suppress(UserError):  # another package's that does not load is no fault of this file
+            if path.suffix.lower() in FORMATS[name].suffixes:
+                return FORMATS[name]
     raise UserError(f"{path}: the suffix does not tell the format; set 'format' to {', '.join(FORMATS)}")
 
 

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import chain, compress, islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from qkv.text.tokenizer import Tokenizer, Tokenizers
 
 VERSION = 1
 PAIRS_AT_ONCE = 8192
+Rows = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]  # ids that lie end to end, and the length of each row
 
 
 class EncodedCorpus:
@@ -41,21 +41,12 @@ class EncodedCorpus:
         self.dropped: int = meta["dropped"]
         self.max_length: int = meta["max_length"]
         self.made_from: Any = meta.get("made_from")
-        pairs = meta["pairs"]
-        self._source_ids = self._map("source.ids", meta["source_dtype"], meta["source_tokens"])
-        self._target_ids = self._map("target.ids", meta["target_dtype"], meta["target_tokens"])
-        self._source_offsets = self._map("source.offsets", "<i8", pairs + 1)
-        self._target_offsets = self._map("target.offsets", "<i8", pairs + 1)
-        self.source_lengths = self._map("source.lengths", "<i4", pairs)
-        self.target_lengths = self._map("target.lengths", "<i4", pairs)
+        self._source, self._target = (_Side(self.directory / name, meta) for name in ("source", "target"))
+        self.source_lengths, self.target_lengths = self._source.lengths, self._target.lengths
 
     @classmethod
     def open(cls, directory: str | Path) -> "EncodedCorpus":
-        """Open what `write_encoded` has written.
-
-        Raises:
-            UserError: it is missing, damaged or of another version.
-        """
+        """Open what `write_encoded` has written; `UserError` if it is missing, damaged or of another version."""
         path = Path(directory) / "meta.json"
         try:
             meta = json.loads(path.read_text("utf-8"))
@@ -72,34 +63,41 @@ class EncodedCorpus:
 
     def source(self, index: int | np.integer) -> npt.NDArray[Any]:
         """Ids of one source, eos last."""
-        return self._source_ids[self._source_offsets[index] : self._source_offsets[index + 1]]
+        return self._source[index]
 
     def target(self, index: int | np.integer) -> npt.NDArray[Any]:
         """Ids of one target, eos last."""
-        return self._target_ids[self._target_offsets[index] : self._target_offsets[index + 1]]
+        return self._target[index]
 
-    def sources(self, indices: npt.NDArray[np.integer]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
-        """Ids of several sources, end to end, and the length of each."""
-        lengths = self.source_lengths[indices]
-        return self._source_ids[_positions(self._source_offsets[indices], lengths)], lengths
-
-    def targets(self, indices: npt.NDArray[np.integer]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
-        """Ids of several targets, end to end, and the length of each."""
-        lengths = self.target_lengths[indices]
-        return self._target_ids[_positions(self._target_offsets[indices], lengths)], lengths
-
-    def _map(self, name: str, dtype: str, count: int) -> npt.NDArray[Any]:
-        path = self.directory / name
-        if path.stat().st_size != count * np.dtype(dtype).itemsize:  # all that is checked of what may be gigabytes
-            raise ValueError(path)
-        # A plain view of the map: slicing np.memmap itself costs ten times as much.
-        return np.memmap(path, dtype, "r", shape=(count,)).view(np.ndarray)
+    def rows(self, indices: npt.NDArray[np.integer]) -> tuple[Rows, Rows]:
+        """Several sources, and their targets."""
+        return self._source.rows(indices), self._target.rows(indices)
 
 
-def _positions(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """start, start + 1, … start + length − 1 of one sequence after another."""
-    before = np.cumsum(lengths, dtype=np.int64) - lengths
-    return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+class _Side:
+    """The three files of one side, whose names begin with `path`."""
+
+    def __init__(self, path: Path, meta: dict[str, Any]) -> None:
+        self._ids = _mapped(path.with_suffix(".ids"), meta[f"{path.name}_dtype"], meta[f"{path.name}_tokens"])
+        self._offsets = _mapped(path.with_suffix(".offsets"), "<i8", meta["pairs"] + 1)
+        self.lengths = _mapped(path.with_suffix(".lengths"), "<i4", meta["pairs"])
+
+    def __getitem__(self, index: int | np.integer) -> npt.NDArray[Any]:
+        return self._ids[self._offsets[index] : self._offsets[index + 1]]
+
+    def rows(self, indices: npt.NDArray[np.integer]) -> Rows:
+        lengths = self.lengths[indices]
+        before = np.cumsum(lengths, dtype=np.int64) - lengths
+        # start, start + 1, … start + length − 1 of one sequence after another.
+        places = np.arange(int(lengths.sum())) + np.repeat(self._offsets[indices] - before, lengths)
+        return self._ids[places], lengths
+
+
+def _mapped(path: Path, dtype: str, count: int) -> npt.NDArray[Any]:
+    if path.stat().st_size != count * np.dtype(dtype).itemsize:  # all that is checked of what may be gigabytes
+        raise ValueError(path)
+    # A plain view of the map: slicing np.memmap itself costs ten times as much.
+    return np.memmap(path, dtype, "r", shape=(count,)).view(np.ndarray)
 
 
 def write_encoded(
@@ -127,41 +125,30 @@ def write_encoded(
         UserError: no pair is left, or the disk cannot be written.
     """
     directory = Path(directory)
+    read = kept = 0
     try:
         with new_directory(directory) as new:
-            _write(new, pairs, tokenizers, max_length, sampling, seed, made_from)
+            source, target = _Writer(new / "source", tokenizers.source), _Writer(new / "target", tokenizers.target)
+            for number, some in enumerate(_chunks(pairs, PAIRS_AT_ONCE)):
+                source_seed, target_seed = np.random.SeedSequence((seed, number)).generate_state(2).tolist()
+                sources = tokenizers.source.encode([pair[0] for pair in some], sampling, seed=source_seed)
+                targets = tokenizers.target.encode([pair[1] for pair in some], sampling, seed=target_seed)
+                fitting = [
+                    all(0 < len(ids) < max_length for ids in pair) for pair in zip(sources, targets, strict=True)
+                ]
+                source.append(list(compress(sources, fitting)))
+                target.append(list(compress(targets, fitting)))
+                read, kept = read + len(some), kept + sum(fitting)
+            if kept == 0:
+                raise UserError(
+                    f"none of {read} pairs is left: all are empty or longer than max_length={max_length} tokens"
+                )
+            meta = {"version": VERSION, "pairs": kept, "dropped": read - kept, "max_length": max_length}
+            meta |= source.meta | target.meta | ({} if made_from is None else {"made_from": made_from})
+            (new / "meta.json").write_text(to_json(meta, indent=2), "utf-8")
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror or error})") from error
     return EncodedCorpus.open(directory)
-
-
-def _write(
-    directory: Path,
-    pairs: Iterable[Pair],
-    tokenizers: Tokenizers,
-    max_length: int,
-    sampling: float,
-    seed: int,
-    made_from: Any,
-) -> None:
-    read = kept = 0
-    with (
-        _Side(directory, "source", tokenizers.source) as source,
-        _Side(directory, "target", tokenizers.target) as target,
-    ):
-        for number, some in enumerate(_chunks(pairs, PAIRS_AT_ONCE)):
-            source_seed, target_seed = np.random.SeedSequence((seed, number)).generate_state(2).tolist()
-            sources = tokenizers.source.encode([pair[0] for pair in some], sampling, seed=source_seed)
-            targets = tokenizers.target.encode([pair[1] for pair in some], sampling, seed=target_seed)
-            fitting = _fitting(sources, max_length) & _fitting(targets, max_length)
-            source.append(list(compress(sources, fitting)))
-            target.append(list(compress(targets, fitting)))
-            read, kept = read + len(some), kept + int(fitting.sum())
-    if kept == 0:
-        raise UserError(f"none of {read} pairs is left: all are empty or longer than max_length={max_length} tokens")
-    meta = {"version": VERSION, "pairs": kept, "dropped": read - kept, "max_length": max_length}
-    meta |= source.meta | target.meta | ({} if made_from is None else {"made_from": made_from})
-    (directory / "meta.json").write_text(to_json(meta, indent=2), "utf-8")
 
 
 def _chunks(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
@@ -170,50 +157,27 @@ def _chunks(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
         yield some
 
 
-def _lengths(sequences: list[list[int]]) -> npt.NDArray[np.int32]:
-    return np.fromiter(map(len, sequences), "<i4", len(sequences))
+class _Writer:
+    """Appends to the three files of one side."""
 
-
-def _fitting(sequences: list[list[int]], max_length: int) -> npt.NDArray[np.bool_]:
-    lengths = _lengths(sequences)
-    return (lengths > 0) & (lengths < max_length)
-
-
-class _Side:
-    """Writes the three files of one side."""
-
-    def __init__(self, directory: Path, name: str, tokenizer: Tokenizer) -> None:
-        self.name = name
-        self.eos = tokenizer.eos
-        self.dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-        self.tokens = 0
-        self.ids, self.lengths, self.offsets = (
-            (directory / f"{name}.{what}").open("wb") for what in ("ids", "lengths", "offsets")
-        )
-        np.zeros(1, "<i8").tofile(self.offsets)
+    def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
+        self._path, self._eos, self._tokens = path, tokenizer.eos, 0
+        self._dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
+        self._write("offsets", np.zeros(1, "<i8"))
 
     @property
     def meta(self) -> dict[str, Any]:
-        return {f"{self.name}_dtype": self.dtype, f"{self.name}_tokens": self.tokens}
+        return {f"{self._path.name}_dtype": self._dtype, f"{self._path.name}_tokens": self._tokens}
 
     def append(self, sequences: list[list[int]]) -> None:
-        lengths = _lengths(sequences) + np.int32(1)
-        ends = np.cumsum(lengths, dtype="<i8")
-        tokens = int(lengths.sum())
-        is_eos = np.zeros(tokens, np.bool_)
-        is_eos[ends - 1] = True
-        ids = np.full(tokens, self.eos, self.dtype)
-        ids[~is_eos] = np.fromiter(chain.from_iterable(sequences), self.dtype, tokens - len(sequences))
-        ids.tofile(self.ids)
-        lengths.tofile(self.lengths)
-        (self.tokens + ends).tofile(self.offsets)
-        self.tokens += tokens
+        for sequence in sequences:
+            sequence.append(self._eos)
+        lengths = np.fromiter(map(len, sequences), "<i4", len(sequences))
+        self._write("lengths", lengths)
+        self._write("offsets", self._tokens + np.cumsum(lengths, dtype="<i8"))
+        self._write("ids", np.fromiter(chain.from_iterable(sequences), self._dtype, int(lengths.sum())))
+        self._tokens += int(lengths.sum())
 
-    def __enter__(self) -> "_Side":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in (self.ids, self.lengths, self.offsets):
-            file.close()
+    def _write(self, what: str, numbers: npt.NDArray[Any]) -> None:
+        with self._path.with_suffix(f".{what}").open("ab") as file:
+            numbers.tofile(file)

@@ -8,18 +8,15 @@ import math
 from bisect import bisect
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import accumulate
 from random import Random
-from typing import NamedTuple
 
 _WORDS_REMEMBERED = 1 << 16
 _UNKNOWN_PENALTY = 10.0  # as SentencePiece has it: how much less an unknown character scores than any piece
 
 
-class _Ways(NamedTuple):
-    """How the part of a word before some position may end: with one of these pieces, and how likely with each."""
-
-    pieces: list[str]
-    cumulative: list[float]
+_Ways = tuple[list[str], list[float]]
+"""How the part of a word before some position may end: with one of these pieces, how likely with each (summed up)."""
 
 
 class UnigramSampler:
@@ -52,7 +49,7 @@ class UnigramSampler:
 
     def _ways_to_cut(self, word: str) -> list[_Ways]:
         """For each position of the word, the pieces that may end there."""
-        ways = [_Ways([], [])]
+        ways: list[_Ways] = [([], [])]
         total = [0.0]  # log of the summed probability of all ways to cut the word's first 0, 1, … characters
         for end in range(1, len(word) + 1):
             pieces, logs = [], []
@@ -62,10 +59,9 @@ class UnigramSampler:
                 if score is not None:
                     pieces.append(piece)
                     logs.append(total[begin] + self._alpha * score)
-            best, cumulative = max(logs), [0.0]
-            for log in logs:
-                cumulative.append(cumulative[-1] + math.exp(log - best))
-            ways.append(_Ways(pieces, cumulative[1:]))
+            best = max(logs)
+            cumulative = list(accumulate(math.exp(log - best) for log in logs))
+            ways.append((pieces, cumulative))
             total.append(best + math.log(cumulative[-1]))
         return ways
 
@@ -89,7 +85,8 @@ class BpeSampler:
     def cut(self, word: str, generator: Random) -> list[str]:
         """The pieces of a word, drawn at random; a character that is no piece stands alone."""
         usual, merges = self._usual(word)
-        escaped = self._escaped(generator)
+        # So many merges in a row are not dropped: n or more with the probability (1 − dropout)^n.
+        escaped = math.log(1.0 - generator.random()) / self._log_kept if self._dropout > 0.0 else math.inf
         if escaped >= len(merges):
             return usual.copy()
         pieces = list(word)
@@ -100,12 +97,6 @@ class BpeSampler:
             _merge(pieces, where)
             where = self._best(pieces, generator)
         return pieces
-
-    def _escaped(self, generator: Random) -> float:
-        """How many merges in a row are not dropped: n or more with the probability (1 − dropout)^n."""
-        if self._dropout == 0.0:
-            return math.inf
-        return math.log(1.0 - generator.random()) / self._log_kept
 
     def _best(self, pieces: list[str], generator: Random | None, dropped: int = -1) -> int:
         """Where the best merge is, of those not dropped (of all, without a generator); −1: there is none."""

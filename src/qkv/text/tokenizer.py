@@ -14,6 +14,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, SupportsInt, TypeVar
@@ -51,7 +52,7 @@ class Tokenizer:
         self.bos: int = self._processor.bos_id()
         self.eos: int = self._processor.eos_id()
         self.unk: int = self._processor.unk_id()
-        special = (self.pad, self.bos, self.eos, self.unk)
+        special = {self.pad, self.bos, self.eos, self.unk}
         self._id_of = {self._processor.id_to_piece(i): i for i in range(self.vocab_size) if i not in special}
         self._samplers: dict[float, UnigramSampler | BpeSampler] = {}
 
@@ -64,22 +65,16 @@ class Tokenizer:
         Raises:
             UserError: there is no text in the lines, or vocab_size is smaller than the number of characters.
         """
-        path = Path(path)
-        model = _train(lines, settings)
+        path, model = Path(path), _train(lines, settings)
         write_bytes(path, model)
-        entry = {name: getattr(settings, name) for name in SideSettings.key_names()}
         listing = path.parent / "settings.json"
         known = _read_settings(path.parent) if listing.exists() else {}
-        write_json(listing, known | {path.name: entry}, indent=2)
+        write_json(listing, known | {path.name: settings.model_dump(include={*SideSettings.model_fields})}, indent=2)
         return cls(model, settings.kind)
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Read a tokenizer that `learn` has written.
-
-        Raises:
-            UserError: the model or the settings.json beside it is missing or damaged.
-        """
+        """Read what `learn` has written; `UserError` if the model or the settings.json is missing or damaged."""
         path = Path(path)
         settings = _read_settings(path.parent)
         if path.name not in settings or not path.is_file():
@@ -103,9 +98,10 @@ class Tokenizer:
         """
         if self.kind in UNAMBIGUOUS:
             return self.encode(lines)
-
-        sampler = self._samplers.get(alpha) or self._sampler(alpha)
-        generator = random.Random(seed)
+        if alpha not in self._samplers:
+            scores = {piece: self._processor.get_score(i) for piece, i in self._id_of.items()}
+            self._samplers[alpha] = (UnigramSampler if self.kind == "unigram" else BpeSampler)(scores, alpha)
+        sampler, generator = self._samplers[alpha], random.Random(seed)
         encoded = []
         for line in lines:
             words = re.split(f"(?={SPACE})", self._processor.normalize(line))
@@ -113,11 +109,6 @@ class Tokenizer:
             # As in `encode`, a run of unknown characters is one unknown piece.
             encoded.append([i for i, before in zip(ids, [None, *ids], strict=False) if i != self.unk or i != before])
         return encoded
-
-    def _sampler(self, alpha: float) -> UnigramSampler | BpeSampler:
-        kind = UnigramSampler if self.kind == "unigram" else BpeSampler
-        scores = {piece: self._processor.get_score(i) for piece, i in self._id_of.items()}
-        return self._samplers.setdefault(alpha, kind(scores, alpha))
 
     def decode(self, ids: Iterable[Iterable[SupportsInt]]) -> list[str]:
         """The text of each sequence of ids. pad, bos and eos are left out; unk shows as "⁇".
@@ -137,16 +128,15 @@ class Tokenizer:
 
     def to_bytes(self) -> bytes:
         """The model as SentencePiece writes it to a file."""
-        model: bytes = self._processor.serialized_model_proto()
-        return model
+        return bytes(self._processor.serialized_model_proto())
 
 
+@dataclass(frozen=True)
 class Tokenizers:
     """The tokenizers of both sides; when joint, `source` and `target` are the same object."""
 
-    def __init__(self, source: Tokenizer, target: Tokenizer) -> None:
-        self.source = source
-        self.target = target
+    source: Tokenizer
+    target: Tokenizer
 
     @property
     def joint(self) -> bool:
@@ -160,9 +150,7 @@ class Tokenizers:
         """Learn from pairs, in one pass over them, and write joint.model, or source.model and target.model.
 
         At most `LEARN_FROM` pairs and `LEARN_FROM_CHARACTERS` are used, drawn at random by `seed`.
-
-        Raises:
-            UserError: see `Tokenizer.learn`.
+        `UserError`: see `Tokenizer.learn`.
         """
         directory = Path(directory)
         sample = _sample(pairs, lambda pair: len(pair[0]) + len(pair[1]), seed)
@@ -178,11 +166,7 @@ class Tokenizers:
 
     @classmethod
     def load(cls, directory: str | Path) -> "Tokenizers":
-        """Read what `learn` has written.
-
-        Raises:
-            UserError: something is missing or damaged.
-        """
+        """Read what `learn` has written; `UserError` if something is missing or damaged."""
         directory = Path(directory)
         if "joint.model" in _read_settings(directory):
             joint = Tokenizer.load(directory / "joint.model")
@@ -239,18 +223,14 @@ def _train(lines: Sequence[str], settings: TokenizerSettings) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise _explain(error, settings) from None
-    return model.getvalue()
-
-
-def _explain(error: RuntimeError, settings: TokenizerSettings) -> UserError:
-    too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
-    if too_small:
-        return UserError(
+        too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
+        if too_small is None:
+            raise UserError(f"tokenizer: SentencePiece could not learn from this text ({error})") from None
+        raise UserError(
             f"tokenizer: vocab_size {settings.vocab_size} is too small: the characters of this text and the "
             f"special pieces alone are {too_small[1]}; set it to that or more, or lower character_coverage"
-        )
-    return UserError(f"tokenizer: SentencePiece could not learn from this text ({error})")
+        ) from None
+    return model.getvalue()
 
 
 def _read_settings(directory: Path) -> dict[str, dict[str, Any]]:

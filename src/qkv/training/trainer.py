@@ -26,7 +26,7 @@ from qkv.run.checkpoint import (
 from qkv.run.directory import Run
 from qkv.run.lock import locked
 from qkv.run.preparation import Prepared, prepare, refuse_to_overwrite, training_corpus
-from qkv.text.batches import Batch, collate, plan_batches
+from qkv.text.batches import Batch, BatchPlan, collate
 from qkv.training import snapshot
 from qkv.training.bounds import Bounds
 from qkv.training.gradient import Gradient
@@ -165,12 +165,12 @@ class Trainer:
                 self.state.epoch, self.state.batch = self.state.epoch + 1, 0
             corpus = training_corpus(self.prepared, self.state.epoch)
             lengths = corpus.source_lengths, corpus.target_lengths
-            plan = plan_batches(*lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch)
+            plan = BatchPlan(*lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch)
             self.state.batches_per_epoch = len(plan)
             while self.state.batch < len(plan):
                 group = plan[self.state.batch : self.state.batch + self.settings.accumulate]
                 self.state.batch += len(group)
-                batches = [collate(corpus, indices, tokenizers.source, tokenizers.target) for indices in group]
+                batches = [collate(corpus, indices, tokenizers) for indices in group]
                 yield [batch.to(self.device, non_blocking=True) for batch in batches]
                 if self.bounds.are_reached():
                     return

@@ -11,7 +11,7 @@ from qkv.devices import autocast
 from qkv.metrics import METRICS, compute_for_pairs
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.preparation import Prepared, pair_files, validation_corpus
-from qkv.text.batches import collate, plan_batches
+from qkv.text.batches import BatchPlan, collate
 from qkv.text.corpus import Pair, read_pairs
 from qkv.training.loss import batch_loss
 from qkv.translator import Translator
@@ -94,8 +94,8 @@ class Validator:
         assert self._corpus is not None
         lengths = self._corpus.source_lengths, self._corpus.target_lengths
         total, tokens = 0.0, 0
-        for indices in plan_batches(*lengths, self._config.training.batch_tokens, seed=0, epoch=0):
-            batch = collate(self._corpus, indices, self._tokenizers.source, self._tokenizers.target)
+        for indices in BatchPlan(*lengths, self._config.training.batch_tokens, seed=0, epoch=0):
+            batch = collate(self._corpus, indices, self._tokenizers)
             with autocast(self._device, self._config.training.precision):
                 total += batch_loss(model, batch.to(self._device)).nll.item()
             tokens += batch.num_target_tokens

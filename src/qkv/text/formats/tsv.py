@@ -9,13 +9,10 @@ from qkv.text.lines import lines_of
 
 
 def _read(path: Path, source: str, target: str) -> Iterator[tuple[str, str]]:
-    return _pairs(path, _number(source), _number(target))
-
-
-def _number(column: str) -> int:
-    if not column.isdecimal():
-        raise UserError(f"pairs: a TSV column is a number counted from 0, not {column!r}")
-    return int(column)
+    for column in (source, target):
+        if not column.isdecimal():
+            raise UserError(f"pairs: a TSV column is a number counted from 0, not {column!r}")
+    return _pairs(path, int(source), int(target))
 
 
 def _pairs(path: Path, source: int, target: int) -> Iterator[tuple[str, str]]:
