@@ -15,13 +15,16 @@ from copy import deepcopy
 import torch
 
 from qkv.decoding.engines.torch_engine import TorchEngine
+from qkv.errors import UserError
 from qkv.interchange.target import Target
 
 class Toy(Target):
     title = "Toy"
+    usage = "toy.load(path)"
 
-    def refusal(self, model, tokenizers):
-        return "Toy has one layer" if len(model.encoder.layers) > 1 else None
+    def refuse(self, model):
+        if len(model.encoder.layers) > 1:
+            raise UserError("Toy has one layer")
 
     def write(self, model, tokenizers, directory, quantization):
         torch.save(model.state_dict(), directory / "toy.pt")
@@ -30,9 +33,6 @@ class Toy(Target):
         model = deepcopy(model)
         model.load_state_dict(torch.load(directory / "toy.pt"))
         return TorchEngine(model, tokenizers)
-
-    def usage(self, directory):
-        return f"toy.load({str(directory)!r})"
 
 class Forgetful(Toy):
     title = "Forgetful"
@@ -66,7 +66,7 @@ def test_it_is_exported_to(qkv, trained, tmp_path):
     ran = qkv("export", trained(), "toy", "--output", tmp_path / "made")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "differ by at most 0 nats, 6 of 6 greedy outputs are the same" in ran.stdout
-    assert f"    toy.load('{tmp_path}/made')\n" in ran.stdout
+    assert f"    path = '{tmp_path}/made'\n    toy.load(path)\n" in ran.stdout
     assert {path.name for path in Path(tmp_path, "made").iterdir()} == {"toy.pt", "export.json"}
     assert json.loads(Path(tmp_path, "made", "export.json").read_text())["target"] == "toy"
     assert "ctranslate2, marian, toy, forgetful" in " ".join(qkv("export", "--help").stdout.split())

@@ -5,8 +5,9 @@ import re
 import pytest
 
 TOY = """
+'Say something, 100 % of it.'
+
 from qkv.cli.arguments import positive
-from qkv.cli.verb import Verb
 from qkv.errors import UserError
 
 def add(parser):
@@ -17,19 +18,17 @@ def run(options):
     if options.text == "wrong":
         raise UserError("that was wrong")
     print(options.text * options.times)
-
-VERB = Verb("say something, 100 % of it", add, run)
 """
 
 RECIPE = """
 from qkv.cli.arguments import add_recipe
-from qkv.cli.verb import Verb
 
 def add(parser):
     add_recipe(parser)
     parser.add_argument("--fast", action="store_true")
 
-VERB = Verb("show a recipe's changes", add, lambda options: print(options.fast, options.overrides))
+def run(options):
+    print(options.fast, options.overrides)
 """
 
 
@@ -37,7 +36,8 @@ VERB = Verb("show a recipe's changes", add, lambda options: print(options.fast, 
 def qkv(other_package):
     """Run a command where other packages have verbs; what it gives back, prints and complains of."""
     modules = {"toy_verb": TOY, "recipe_verb": RECIPE, "broken_verb": "import nothing_like_it", "odd_verb": "VERB = 5"}
-    run = other_package(modules, "qkv.verbs", {module.replace("_", ""): f"{module}:VERB" for module in modules})
+    entries = {"toyverb": "toy_verb", "recipeverb": "recipe_verb", "brokenverb": "broken_verb"}
+    run = other_package(modules, "qkv.verbs", entries | {"oddverb": "odd_verb:VERB"})
 
     def qkv(*arguments):
         ran = run(*arguments)

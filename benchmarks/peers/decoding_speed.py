@@ -164,8 +164,7 @@ def _contender(
         specification(translator.model, translator.tokenizers, precision).save(str(model))
         system = System(name, "decode_ctranslate2.py", pythons["peers"], options, threads, ABOUT[name])
         return Contender(system, sources, MKL)
-    if reason := MARIAN.refusal(translator.model, translator.tokenizers):
-        raise UserError(reason)
+    MARIAN.refuse(translator.model)
     model.mkdir()
     MARIAN.write(translator.model, translator.tokenizers, model)
     every = max(1, len(sources) // SLOW)

@@ -1,12 +1,14 @@
 """qkv: train, explain and ship encoder–decoder models, from a file of pairs to a served model."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from qkv.errors import UserError
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from qkv.comparison.compare import compare
-    from qkv.errors import UserError
     from qkv.experiment.experiment import train
     from qkv.inspection.attention_maps import Inspection, attention_maps
     from qkv.inspection.shapes import shapes
@@ -14,17 +16,12 @@ if TYPE_CHECKING:
     from qkv.translator import Translator, load
 
 _HOMES = {
-    "Transformer": "qkv.nn",
-    "TransformerConfig": "qkv.nn",
-    "attention": "qkv.nn",
-    "attention_maps": "qkv.inspection.attention_maps",
-    "compare": "qkv.comparison.compare",
-    "Inspection": "qkv.inspection.attention_maps",
-    "shapes": "qkv.inspection.shapes",
-    "train": "qkv.experiment.experiment",
-    "load": "qkv.translator",
-    "Translator": "qkv.translator",
-    "UserError": "qkv.errors",
+    "qkv.comparison.compare": ["compare"],
+    "qkv.experiment.experiment": ["train"],
+    "qkv.inspection.attention_maps": ["Inspection", "attention_maps"],
+    "qkv.inspection.shapes": ["shapes"],
+    "qkv.nn": ["Transformer", "TransformerConfig", "attention"],
+    "qkv.translator": ["Translator", "load"],
 }
 
 __all__ = [
@@ -45,11 +42,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import qkv` itself does no work (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'qkv' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'qkv' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -20,7 +20,7 @@ Entry = TypeVar("Entry")
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
-    """Entries by name; those given as "module:attribute" are imported when they are first asked for.
+    """Entries by name; those given as "module:attribute", or "module", are imported when they are first asked for.
 
     Args:
         what: what an entry is called, for messages: `metric`.

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import qkv
+from qkv.interchange import EXPORTS
 from qkv.interchange.marian import MARIAN
-from qkv.interchange.registry import EXPORTS
 from qkv.nn.architectures import ARCHITECTURES
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")

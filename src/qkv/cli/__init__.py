@@ -1,1 +1,1 @@
-"""Floor 6: the command line. A verb is one small file that parses, calls one function and prints."""
+"""The command line. A verb is one small module that parses, calls one function and prints."""

@@ -54,12 +54,8 @@ def add_search(parser: ArgumentParser) -> None:
     add_beam(parser)
     parser.add_argument("--length-penalty", type=float, metavar="X", help="score = log-probability / length^X")
     add_engine(parser)
-    parser.add_argument(
-        "--shortlist",
-        type=positive,
-        metavar="N",
-        help="look only at the N likeliest target tokens for each source token",
-    )
+    shortlist = "look only at the N likeliest target tokens for each source token"
+    parser.add_argument("--shortlist", type=positive, metavar="N", help=shortlist)
 
 
 def add_engine(parser: ArgumentParser) -> None:
@@ -82,14 +78,8 @@ def translator_of(options: Namespace) -> "Translator":
     from qkv.translator import load
 
     set_up_process(options)
-    translator = load(
-        options.run,
-        checkpoint=options.checkpoint,
-        device=options.device,
-        engine=getattr(options, "engine", None),
-        precision=getattr(options, "precision", None),
-        shortlist=getattr(options, "shortlist", None),
-    )
+    how = {name: getattr(options, name, None) for name in ("engine", "precision", "shortlist")}
+    translator = load(options.run, checkpoint=options.checkpoint, device=options.device, **how)
     if translator.engine.note:
         print(translator.engine.note, file=sys.stderr)
     return translator

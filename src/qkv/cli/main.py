@@ -9,8 +9,7 @@ from typing import NoReturn
 
 from qkv import __version__
 from qkv.cli.streams import complain, flush
-from qkv.cli.verb import Verb
-from qkv.cli.verbs import VERBS
+from qkv.cli.verbs import VERBS, Verb
 from qkv.errors import UserError
 
 
@@ -48,7 +47,7 @@ def parse(arguments: Sequence[str]) -> tuple[Verb, argparse.Namespace]:
         parser.parse_known_args(arguments)  # --help and --version end here
         parser.error("a verb comes first")
     verb = _find(arguments[0])
-    parser = _Parser(prog=f"qkv {arguments[0]}", description=_sentence(verb.summary), allow_abbrev=False)
+    parser = _Parser(prog=f"qkv {arguments[0]}", description=_summary(verb), allow_abbrev=False)
     verb.add(parser)
     options, rest = parser.parse_known_args(arguments[1:])
     # argparse loses what comes after an option: train RECIPE --resume key=value.
@@ -67,19 +66,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _all_verbs() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="qkv",
-        description="Train, use and measure encoder–decoder models: pairs of sequences in, a model out.",
-        allow_abbrev=False,
-    )
+    what = "Train, use and measure encoder–decoder models: pairs of sequences in, a model out."
+    parser = _Parser(prog="qkv", description=what, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"qkv {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for name in VERBS:
         try:
-            summary = _find(name).summary
+            summary = _summary(_find(name)).rstrip(".")
         except UserError as error:  # another package's, which is no reason to hide the others
             summary = str(error)
-        verbs.add_parser(name, help=summary.replace("%", "%%"))
+        verbs.add_parser(name, help=summary[:1].lower() + summary[1:].replace("%", "%%"))
     return parser
 
 
@@ -90,8 +86,8 @@ def _find(name: str) -> Verb:
     return verb
 
 
-def _sentence(summary: str) -> str:
-    return summary[:1].upper() + summary[1:] + "."
+def _summary(verb: Verb) -> str:
+    return (verb.__doc__ or "").partition("\n")[0]
 
 
 def _discard_output() -> None:

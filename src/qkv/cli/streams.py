@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from qkv.errors import UserError
+from qkv.files import write_lines
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,12 +51,8 @@ def put(lines: Iterable[str], path: str | None = None) -> None:
     if path is None:
         for line in lines:
             print(line)
-        return
-    from pathlib import Path
-
-    from qkv.files import write_lines
-
-    write_lines(Path(path), lines)
+    else:
+        write_lines(Path(path), lines)
 
 
 def complain(message: str) -> None:

@@ -11,19 +11,9 @@ from qkv.decoding.engines.ctranslate2_model import (
     specification,
     supported_config,
 )
-from qkv.errors import UserError
 from qkv.interchange.target import Target, write_tokenizers
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.tokenizer import Tokenizers
-
-_USAGE = """\
-import ctranslate2, sentencepiece
-
-translator = ctranslate2.Translator({path!r})
-source = sentencepiece.SentencePieceProcessor(model_file={path!r} + "/source.spm")
-target = sentencepiece.SentencePieceProcessor(model_file={path!r} + "/target.spm")
-pieces = [*source.encode("A man sleeps.", out_type=str), "</s>"]
-print(target.decode(translator.translate_batch([pieces], beam_size=5)[0].hypotheses[0]))"""
 
 
 class CTranslate2(Target):
@@ -31,14 +21,18 @@ class CTranslate2(Target):
 
     title = "CTranslate2"
     tolerances = TOLERANCES
+    usage = """\
+import ctranslate2, sentencepiece
 
-    def refusal(self, model: Seq2Seq, tokenizers: Tokenizers) -> str | None:
+translator = ctranslate2.Translator(path)
+source = sentencepiece.SentencePieceProcessor(model_file=path + "/source.spm")
+target = sentencepiece.SentencePieceProcessor(model_file=path + "/target.spm")
+pieces = [*source.encode("A man sleeps.", out_type=str), "</s>"]
+print(target.decode(translator.translate_batch([pieces], beam_size=5)[0].hypotheses[0]))"""
+
+    def refuse(self, model: Seq2Seq) -> None:
         """See `Target`."""
-        try:
-            supported_config(model)
-        except UserError as error:
-            return str(error)
-        return None
+        supported_config(model)
 
     def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> None:
         """See `Target`."""
@@ -50,10 +44,6 @@ class CTranslate2(Target):
         int8 = quantization == "int8" and "int8" in library().get_supported_compute_types("cpu")
         longest = positions_of(supported_config(model))
         return CTranslate2Engine(directory, tokenizers, longest=longest, precision="int8" if int8 else "float32")
-
-    def usage(self, directory: Path) -> str:
-        """See `Target`."""
-        return _USAGE.format(path=str(directory))
 
 
 CTRANSLATE2 = CTranslate2()

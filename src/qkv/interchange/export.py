@@ -8,7 +8,7 @@ from qkv import __version__
 from qkv.decoding.engines.agreement import Agreement, check
 from qkv.errors import UserError
 from qkv.files import new_directory
-from qkv.interchange.registry import EXPORTS
+from qkv.interchange import EXPORTS
 from qkv.run.directory import Run
 from qkv.translator import load
 
@@ -61,11 +61,16 @@ def export(
     if stored not in chosen.tolerances:
         raise UserError(f"{target} has no quantization {stored!r}; it has {', '.join(chosen.tolerances)}")
     path = opened.path / "exports" / "-".join(filter(None, (target, quantization))) if output is None else Path(output)
-    _refuse_to_replace(path, overwrite)
+    if path.is_dir() and not (path / _STAMP).is_file() and any(path.iterdir()):
+        raise UserError(f"{path}: exists already, and is no export: choose another --output")
+    if path.exists() and not (overwrite and path.is_dir()):
+        raise UserError(f"{path}: exists already; replace it with --overwrite, or choose another --output")
     translator = load(run, checkpoint=checkpoint, device="cpu", engine="torch", precision="float32")
     model, tokenizers = translator.model, translator.tokenizers
-    if reason := chosen.refusal(model, tokenizers):
-        raise UserError(f"{run} cannot be exported: {reason}")
+    try:
+        chosen.refuse(model)
+    except UserError as error:
+        raise UserError(f"{run} cannot be exported: {error}") from None
     found = opened.find_checkpoint(checkpoint).name
     try:
         with new_directory(path) as new:
@@ -83,12 +88,4 @@ def export(
             (new / _STAMP).write_text(json.dumps(stamp | {"agreement": asdict(agreement)}, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
-    return Export(path, found, agreement, chosen.usage(path))
-
-
-def _refuse_to_replace(path: Path, overwrite: bool) -> None:
-    """Only an export gives way, and only if it is told to."""
-    if path.is_dir() and not (path / _STAMP).is_file() and any(path.iterdir()):
-        raise UserError(f"{path}: exists already, and is no export: choose another --output")
-    if path.exists() and not (overwrite and path.is_dir()):
-        raise UserError(f"{path}: exists already; replace it with --overwrite, or choose another --output")
+    return Export(path, found, agreement, f"path = {str(path)!r}\n{chosen.usage}")

@@ -6,7 +6,7 @@ the residual stream from another, so all that reads or writes the stream is perm
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from qkv.errors import UserError
 from qkv.interchange.target import Target, write_tokenizers
 from qkv.nn import MultiHeadAttention, Transformer, TransformerConfig
 from qkv.nn.layers import DecoderLayer, EncoderLayer
+from qkv.nn.options import Tying
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.checkpoint import read_tensors
 from qkv.text.tokenizer import Tokenizers
@@ -33,11 +34,18 @@ class Marian(Target):
     """A directory that `MarianMTModel.from_pretrained` and `MarianTokenizer.from_pretrained` read."""
 
     title = "Marian"
+    usage = """\
+from transformers import MarianMTModel, MarianTokenizer
 
-    def refusal(self, model: Seq2Seq, tokenizers: Tokenizers) -> str | None:
+model = MarianMTModel.from_pretrained(path)
+tokenizer = MarianTokenizer.from_pretrained(path)
+found = model.generate(**tokenizer("A man sleeps.", return_tensors="pt"))
+print(tokenizer.decode(found[0], skip_special_tokens=True))"""
+
+    def refuse(self, model: Seq2Seq) -> None:
         """See `Target`."""
         if not isinstance(model, Transformer):
-            return f"Marian is a Transformer, and this model is a {type(model).__name__}"
+            raise UserError(f"Marian is a Transformer, and this model is a {type(model).__name__}")
         config = model.config
         refusals = {
             f"norm={config.norm}; it has LayerNorm alone": config.norm != "layer",
@@ -50,13 +58,15 @@ class Marian(Target):
             "causal=false; its decoder never looks ahead": not config.causal,
             "mask_padding=false; it always hides padding": not config.mask_padding,
         }
-        return next((f"Marian has no model with {reason}" for reason, applies in refusals.items() if applies), None)
+        for reason, applies in refusals.items():
+            if applies:
+                raise UserError(f"Marian has no model with {reason}")
 
     def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str = "float32") -> None:
         """See `Target`."""
         model = cast(Transformer, model)
         save_file(_to_marian(model), directory / "model.safetensors", metadata={"format": "pt"})
-        for name, content in (_configuration(model.config, tokenizers) | _vocabularies(tokenizers)).items():
+        for name, content in _described(model.config, tokenizers).items():
             (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
         write_tokenizers(tokenizers, directory)
 
@@ -64,19 +74,8 @@ class Marian(Target):
         """See `Target`."""
         return _Reader(directory, tokenizers)
 
-    def usage(self, directory: Path) -> str:
-        """See `Target`."""
-        return _USAGE.format(path=str(directory))
-
 
 MARIAN = Marian()
-_USAGE = """\
-from transformers import MarianMTModel, MarianTokenizer
-
-model = MarianMTModel.from_pretrained({path!r})
-tokenizer = MarianTokenizer.from_pretrained({path!r})
-found = model.generate(**tokenizer("A man sleeps.", return_tensors="pt"))
-print(tokenizer.decode(found[0], skip_special_tokens=True))"""
 
 
 class _Reader:
@@ -131,7 +130,9 @@ def import_marian(path: str | Path) -> Transformer:
         raise UserError(f"{path}: the output has a bias (final_logits_bias), which a Transformer lacks")
     with torch.no_grad():
         for name, ours, stream in _weights(model):
-            theirs = _find(name, weights, path)
+            theirs = next((weights[tied] for tied in (name, *_TIED.get(name, ())) if tied in weights), None)
+            if theirs is None:
+                raise UserError(f"{path}/model.safetensors: {name} is missing")
             if theirs.shape != ours.shape:
                 raise UserError(f"{path}: {name} is {tuple(theirs.shape)}; its config says {tuple(ours.shape)}")
             ours.copy_(theirs if stream is None else theirs.index_select(stream, _order(model).argsort()))
@@ -139,6 +140,12 @@ def import_marian(path: str | Path) -> Transformer:
 
 
 # Weights
+
+_TIED = {  # under which names a weight may also be found
+    "model.shared.weight": ("model.encoder.embed_tokens.weight", "lm_head.weight"),
+    "model.encoder.embed_tokens.weight": ("model.shared.weight",),
+    "model.decoder.embed_tokens.weight": ("model.shared.weight", "lm_head.weight"),
+}
 
 
 def _to_marian(model: Transformer) -> dict[str, Tensor]:
@@ -171,138 +178,98 @@ def _weights(model: Transformer) -> Iterator[tuple[str, Tensor, int | None]]:
             layer, name = cast(EncoderLayer | DecoderLayer, module), f"model.{stack}.layers.{number}"
             yield from _attention(f"{name}.self_attn", layer.attention, layer.attention_residual.norm)
             if isinstance(layer, DecoderLayer):
-                yield from _attention(
-                    f"{name}.encoder_attn", layer.cross_attention, layer.cross_attention_residual.norm
-                )
-            wide, narrow = layer.feed_forward.wide, layer.feed_forward.narrow
-            yield from _linear(f"{name}.fc1", wide.weight, wide.bias, reads=True)
-            yield from _linear(f"{name}.fc2", narrow.weight, narrow.bias, reads=False)
-            yield from _norm(f"{name}.final_layer_norm", layer.feed_forward_residual.norm)
+                norm = layer.cross_attention_residual.norm
+                yield from _attention(f"{name}.encoder_attn", layer.cross_attention, norm)
+            yield from _affine(f"{name}.fc1", layer.feed_forward.wide, reads=True)
+            yield from _affine(f"{name}.fc2", layer.feed_forward.narrow)
+            yield from _affine(f"{name}.final_layer_norm", layer.feed_forward_residual.norm)
 
 
 def _attention(name: str, attention: MultiHeadAttention, norm: nn.Module) -> Iterator[tuple[str, Tensor, int | None]]:
-    weights = attention.projection.weight.chunk(3)
-    biases = attention.projection.bias.chunk(3) if attention.bias else (None, None, None)
-    for part, weight, bias in zip(("q_proj", "k_proj", "v_proj"), weights, biases, strict=True):
-        yield from _linear(f"{name}.{part}", weight, bias, reads=True)
-    yield from _linear(f"{name}.out_proj", attention.output.weight, attention.output.bias, reads=False)
-    yield from _norm(f"{name}_layer_norm", norm)
+    for kind, whole, dimension in _affine(name, attention.projection, reads=True):
+        for part, third in zip(("q_proj", "k_proj", "v_proj"), whole.chunk(3), strict=True):
+            yield f"{name}.{part}{kind.removeprefix(name)}", third, dimension
+    yield from _affine(f"{name}.out_proj", attention.output)
+    yield from _affine(f"{name}_layer_norm", norm)
 
 
-def _linear(name: str, weight: Tensor, bias: Tensor | None, *, reads: bool) -> Iterator[tuple[str, Tensor, int | None]]:
-    """A map that reads the residual stream, or writes to it. Marian's all have a bias."""
-    yield f"{name}.weight", weight, 1 if reads else 0
-    yield f"{name}.bias", weight.new_zeros(weight.shape[0]) if bias is None else bias, None if reads else 0
-
-
-def _norm(name: str, module: nn.Module) -> Iterator[tuple[str, Tensor, int | None]]:
-    norm = cast(nn.LayerNorm, module)
-    yield f"{name}.weight", norm.weight, 0
-    yield f"{name}.bias", torch.zeros_like(norm.weight) if norm.bias is None else norm.bias, 0
-
-
-def _find(name: str, weights: Mapping[str, Tensor], path: Path) -> Tensor:
-    """A weight by its name, or by that of one that it is tied to."""
-    for candidate in (name, *_TIED.get(name, ())):
-        if candidate in weights:
-            return weights[candidate]
-    raise UserError(f"{path}/model.safetensors: {name} is missing")
-
-
-_TIED = {
-    "model.shared.weight": ("model.encoder.embed_tokens.weight", "lm_head.weight"),
-    "model.encoder.embed_tokens.weight": ("model.shared.weight",),
-    "model.decoder.embed_tokens.weight": ("model.shared.weight", "lm_head.weight"),
-}
+def _affine(name: str, module: Any, *, reads: bool = False) -> Iterator[tuple[str, Tensor, int | None]]:
+    """A linear map that reads the residual stream, or one that writes to it, as a norm does. Marian's have a bias."""
+    yield f"{name}.weight", module.weight, 1 if reads else 0
+    bias = module.weight.new_zeros(len(module.weight)) if module.bias is None else module.bias
+    yield f"{name}.bias", bias, None if reads else 0
 
 
 # Configuration
 
+_ALIKE = ("vocab_size", "d_model", "encoder_layers", "decoder_layers", "dropout", "attention_dropout")
+_KEYS = {name: name for name in (*_ALIKE, "activation_dropout")} | {
+    "target_vocab_size": "decoder_vocab_size",
+    "num_heads": "encoder_attention_heads",
+    "d_ff": "encoder_ffn_dim",
+    "activation": "activation_function",
+}
+_DEFAULTS = {  # of keys that config.json may lack
+    "decoder_vocab_size": None,
+    "dropout": 0.1,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "tie_word_embeddings": True,
+    "share_encoder_decoder_embeddings": True,
+    "scale_embedding": False,
+}
 
-def _configuration(config: TransformerConfig, tokenizers: Tokenizers) -> dict[str, Any]:
-    """config.json and generation_config.json."""
+
+def _described(config: TransformerConfig, tokenizers: Tokenizers) -> dict[str, Any]:
+    """What is written as JSON: of the model, and of its vocabularies, as they lie beside the SentencePiece models."""
+    source, target = tokenizers.source, tokenizers.target
     special = {
-        "decoder_start_token_id": tokenizers.target.bos,
-        "bos_token_id": tokenizers.target.bos,
-        "eos_token_id": tokenizers.target.eos,
-        "pad_token_id": tokenizers.target.pad,
+        "decoder_start_token_id": target.bos,
+        "bos_token_id": target.bos,
+        "eos_token_id": target.eos,
+        "pad_token_id": target.pad,
     }
-    described = {
+    model = {theirs: getattr(config, ours) for ours, theirs in _KEYS.items()} | {
         "architectures": ["MarianMTModel"],
         "model_type": "marian",
         "is_encoder_decoder": True,
-        "vocab_size": config.vocab_size,
         "decoder_vocab_size": config.target_vocab_size or config.vocab_size,
-        "d_model": config.d_model,
-        "activation_function": config.activation,
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "activation_dropout": config.activation_dropout,
+        "decoder_attention_heads": config.num_heads,
+        "decoder_ffn_dim": config.d_ff,
         "max_position_embeddings": POSITIONS,
         "scale_embedding": True,
         "share_encoder_decoder_embeddings": config.tie == "all",
         "tie_word_embeddings": config.tie != "none",
         "forced_eos_token_id": None,
     }
-    for stack, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
-        described |= {
-            f"{stack}_layers": layers,
-            f"{stack}_attention_heads": config.num_heads,
-            f"{stack}_ffn_dim": config.d_ff,
-        }
-    forbidden = [tokenizers.target.pad, tokenizers.target.bos]
-    generation = special | {"suppress_tokens": forbidden, "max_length": 512}
-    return {"config.json": special | described, "generation_config.json": generation}
-
-
-def _vocabularies(tokenizers: Tokenizers) -> dict[str, Any]:
-    """What MarianTokenizer reads beside the SentencePiece models: pieces with their ids."""
-    source, target = (
-        {piece: number for number, piece in enumerate(side.pieces(range(side.vocab_size)))}
-        for side in (tokenizers.source, tokenizers.target)
-    )
-    names = tokenizers.target.pieces([tokenizers.target.unk, tokenizers.target.eos, tokenizers.target.pad])
-    described = {
-        "tokenizer_class": "MarianTokenizer",
-        "separate_vocabs": not tokenizers.joint,
-        "model_max_length": POSITIONS,
-        **dict(zip(("unk_token", "eos_token", "pad_token"), names, strict=True)),
+    pieces = target.pieces([target.unk, target.eos, target.pad])
+    tokenizer: dict[str, Any] = dict(zip(("unk_token", "eos_token", "pad_token"), pieces, strict=True))
+    tokenizer |= {"tokenizer_class": "MarianTokenizer", "separate_vocabs": not tokenizers.joint}
+    files = {
+        "config.json": special | model,
+        "generation_config.json": special | {"suppress_tokens": [target.pad, target.bos], "max_length": 512},
+        "tokenizer_config.json": tokenizer | {"model_max_length": POSITIONS},
     }
-    files = {"vocab.json": source, "tokenizer_config.json": described}
-    return files if tokenizers.joint else files | {"target_vocab.json": target}
+    for name, side in (("vocab.json", source), ("target_vocab.json", target))[: 1 if tokenizers.joint else 2]:
+        files[name] = {piece: number for number, piece in enumerate(side.pieces(range(side.vocab_size)))}
+    return files
 
 
 def _our_config(path: Path) -> TransformerConfig:
     try:
-        theirs = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        theirs = _DEFAULTS | json.loads((path / "config.json").read_text(encoding="utf-8"))
         if theirs.get("model_type") != "marian":
             raise UserError(f"{path}: no Marian model, but {theirs.get('model_type', 'something else')!r}")
-        activation, tied = theirs["activation_function"], theirs.get("tie_word_embeddings", True)
-        shared = theirs.get("share_encoder_decoder_embeddings", True)
-        refusals = {
-            f"activation_function is {activation}; a Transformer has relu and gelu": activation not in ("relu", "gelu"),
-            "scale_embedding is false; a Transformer always scales": not theirs.get("scale_embedding", False),
-            **{
-                f"{key} differs between encoder and decoder": theirs[f"encoder_{key}"] != theirs[f"decoder_{key}"]
-                for key in ("attention_heads", "ffn_dim")
-            },
-        }
-        for reason, applies in refusals.items():
-            if applies:
-                raise UserError(f"{path}: {reason}")
-        return TransformerConfig(
-            vocab_size=theirs["vocab_size"],
-            target_vocab_size=theirs.get("decoder_vocab_size"),
-            d_model=theirs["d_model"],
-            num_heads=theirs["encoder_attention_heads"],
-            d_ff=theirs["encoder_ffn_dim"],
-            encoder_layers=theirs["encoder_layers"],
-            decoder_layers=theirs["decoder_layers"],
-            dropout=theirs.get("dropout", 0.1),
-            attention_dropout=theirs.get("attention_dropout", 0.0),
-            activation_dropout=theirs.get("activation_dropout", 0.0),
-            activation=activation,
-            tie="none" if not tied else "all" if shared else "target",
-        )
+        activation = theirs["activation_function"]
+        if activation not in ("relu", "gelu"):
+            raise UserError(f"{path}: activation_function is {activation}; a Transformer has relu and gelu")
+        if not theirs["scale_embedding"]:
+            raise UserError(f"{path}: scale_embedding is false; a Transformer always scales")
+        for key in ("attention_heads", "ffn_dim"):
+            if theirs[f"encoder_{key}"] != theirs[f"decoder_{key}"]:
+                raise UserError(f"{path}: {key} differs between encoder and decoder")
+        tied, shared = theirs["tie_word_embeddings"], theirs["share_encoder_decoder_embeddings"]
+        tie: Tying = "none" if not tied else "all" if shared else "target"
+        return TransformerConfig(**{ours: theirs[key] for ours, key in _KEYS.items()}, tie=tie)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}/config.json: does not describe a Marian model ({error!r})") from None

@@ -17,21 +17,22 @@ class Target(ABC):
         title: what the program is called.
         tolerances: how weights can be stored, the usual way first; for each, how far a token's log-probability may be
             from the model's own on average, in nats. Stored as float32, greedy outputs must be the same, too.
+        usage: Python that translates a sentence with what was written, whose directory it calls `path`.
     """
 
     title: ClassVar[str]
     tolerances: ClassVar[Mapping[str, float]] = {"float32": 0.001}
+    usage: ClassVar[str]
 
-    @abstractmethod
-    def refusal(self, model: Seq2Seq, tokenizers: Tokenizers) -> str | None:
-        """Why the program cannot run this model; None if it can."""
+    def refuse(self, model: Seq2Seq) -> None:  # noqa: B027  (most can run any)
+        """Raise a `UserError` if the program cannot run such a model."""
 
     @abstractmethod
     def write(self, model: Seq2Seq, tokenizers: Tokenizers, directory: Path, quantization: str) -> None:
         """Fill a new directory with all that the program needs.
 
         Raises:
-            UserError: if something is not installed, or the model cannot be expressed.
+            UserError: if something is not installed.
         """
 
     @abstractmethod
@@ -41,10 +42,6 @@ class Target(ABC):
         Raises:
             UserError: if something is not installed, or the program does not take it.
         """
-
-    @abstractmethod
-    def usage(self, directory: Path) -> str:
-        """Python that translates a sentence with what was written."""
 
 
 def write_tokenizers(tokenizers: Tokenizers, directory: Path) -> None:

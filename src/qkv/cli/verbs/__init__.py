@@ -1,24 +1,24 @@
-"""The verbs by name, in the order of `qkv --help`: a file for each. Other packages add theirs as `qkv.verbs`."""
+"""The verbs by name, in the order of `qkv --help`: a module for each. Other packages add theirs as `qkv.verbs`."""
 
-from qkv.cli.verb import Verb
+from argparse import ArgumentParser, Namespace
+from typing import Protocol, runtime_checkable
+
 from qkv.registry import Registry
 
-VERBS: Registry[Verb] = Registry(
-    "verb",
-    {
-        "train": "qkv.cli.verbs.train:VERB",
-        "compare": "qkv.cli.verbs.compare:VERB",
-        "translate": "qkv.cli.verbs.translate:VERB",
-        "evaluate": "qkv.cli.verbs.evaluate:VERB",
-        "score": "qkv.cli.verbs.score:VERB",
-        "average": "qkv.cli.verbs.average:VERB",
-        "export": "qkv.cli.verbs.export:VERB",
-        "info": "qkv.cli.verbs.info:VERB",
-        "attention": "qkv.cli.verbs.attention:VERB",
-        "align": "qkv.cli.verbs.align:VERB",
-        "shapes": "qkv.cli.verbs.shapes:VERB",
-        "report": "qkv.cli.verbs.report:VERB",
-        "benchmark": "qkv.cli.verbs.benchmark:VERB",
-        "inspect": "qkv.cli.verbs.inspect:VERB",
-    },
-)
+
+@runtime_checkable
+class Verb(Protocol):
+    """A module whose docstring begins with a sentence for `qkv --help`, for which it is read: it imports nothing heavy.
+
+    A mistake of the user's is raised as a `UserError`.
+    """
+
+    def add(self, parser: ArgumentParser) -> None:
+        """Give a parser the verb's arguments; see `qkv.cli.arguments` for those that several verbs take."""
+
+    def run(self, options: Namespace) -> None:
+        """Do it."""
+
+
+_NAMES = "train compare translate evaluate score average export info attention align shapes report benchmark inspect"
+VERBS: Registry[Verb] = Registry("verb", {name: f"qkv.cli.verbs.{name}" for name in _NAMES.split()})

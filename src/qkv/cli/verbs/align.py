@@ -1,19 +1,14 @@
-"""`qkv align`: which word of a target belongs to which of its source."""
+"""Link the words of pairs by cross-attention, in Pharaoh format."""
 
 import sys
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from qkv.cli.arguments import add_head, add_pairs, add_run, files_or_test, translator_of
 from qkv.cli.streams import put
-from qkv.cli.verb import Verb
 from qkv.errors import UserError
 
-if TYPE_CHECKING:
-    from qkv.inspection.alignment import AlignmentHead
 
-
-def _add(parser: ArgumentParser) -> None:
+def add(parser: ArgumentParser) -> None:
     add_run(parser)
     add_pairs(parser)
     parser.add_argument("--gold", metavar="FILE", help="right alignments in Pharaoh format, to choose the best head by")
@@ -22,31 +17,21 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="standard output by default")
 
 
-def _run(options: Namespace) -> None:
-    from qkv.inspection.alignment import align, read_pharaoh, to_pharaoh
+def run(options: Namespace) -> None:
+    from qkv.inspection.alignment import AlignmentHead, align, read_pharaoh, to_pharaoh
     from qkv.text.corpus import read_lines, read_pairs
 
-    files, head = files_or_test(options), _head(options)
+    files, head = files_or_test(options), None
+    if (options.layer is None) != (options.head is None):
+        raise UserError("--layer and --head go together")
+    if options.layer is not None:
+        if options.gold is not None:
+            raise UserError("--gold chooses a head, so it does not go with --layer and --head")
+        head = AlignmentHead(options.layer, options.head, options.shifted)
+    elif options.shifted:
+        raise UserError("--shifted goes with --layer and --head; where the best head is chosen, both are tried")
     gold = None if options.gold is None else read_pharaoh(read_lines(options.gold))
-    pairs = list(read_pairs(files))
-    found = align(translator_of(options), pairs, head=head, gold=gold)
+    found = align(translator_of(options), list(read_pairs(files)), head=head, gold=gold)
     if head is None:
         print(f"{found.head}: {found.chosen_by}", file=sys.stderr)
     put(map(to_pharaoh, found.links), options.output)
-
-
-def _head(options: Namespace) -> "AlignmentHead | None":
-    from qkv.inspection.alignment import AlignmentHead
-
-    if (options.layer is None) != (options.head is None):
-        raise UserError("--layer and --head go together")
-    if options.layer is None:
-        if options.shifted:
-            raise UserError("--shifted goes with --layer and --head; where the best head is chosen, both are tried")
-        return None
-    if options.gold is not None:
-        raise UserError("--gold chooses a head, so it does not go with --layer and --head")
-    return AlignmentHead(options.layer, options.head, options.shifted)
-
-
-VERB = Verb("link the words of pairs by cross-attention, in Pharaoh format", _add, _run)

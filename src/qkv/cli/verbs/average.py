@@ -1,18 +1,17 @@
-"""`qkv average`: several checkpoints in, their mean out."""
+"""Average the last checkpoints of a run into a new one."""
 
 from argparse import ArgumentParser, Namespace
 
 from qkv.cli.arguments import positive
-from qkv.cli.verb import Verb
 
 
-def _add(parser: ArgumentParser) -> None:
+def add(parser: ArgumentParser) -> None:
     parser.add_argument("run", help="a run directory")
     parser.add_argument("--last", type=positive, default=5, metavar="N", help="how many checkpoints (default: 5)")
     parser.add_argument("--use", action="store_true", help="make it the one that the run uses from now on")
 
 
-def _run(options: Namespace) -> None:
+def run(options: Namespace) -> None:
     from qkv.files import point
     from qkv.run.checkpoint import average_run
     from qkv.run.directory import Run
@@ -24,6 +23,3 @@ def _run(options: Namespace) -> None:
         if options.use:
             point(run.best_path, averaged)
     print(averaged)
-
-
-VERB = Verb("average the last checkpoints of a run into a new one", _add, _run)

@@ -1,15 +1,15 @@
-"""`qkv benchmark`: how fast a run is."""
+"""Measure how fast a run trains and decodes on this machine."""
 
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from qkv.cli.arguments import add_beam, add_pairs, add_run, files_of_pairs, names, positive, set_up_process
 from qkv.cli.streams import is_terminal, put
-from qkv.cli.verb import Verb
 from qkv.errors import UserError
 
 
-def _add(parser: ArgumentParser) -> None:
+def add(parser: ArgumentParser) -> None:
     add_run(parser)
     add_pairs(parser, "the recipe's own by default")
     parser.add_argument("--engine", metavar="A,B", help="torch, ctranslate2; all that there are by default")
@@ -18,18 +18,15 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="a .md or .json file; standard output by default")
 
 
-def _run(options: Namespace) -> None:
-    from pathlib import Path
-
+def run(options: Namespace) -> None:
     from qkv.measuring.benchmark import MEASURED, benchmark
 
     suffix = None if options.output is None else Path(options.output).suffix.lower()
     if suffix not in (None, ".md", ".json"):
         raise UserError(f"{options.output}: a benchmark's name ends in .md or .json")
     engines = names(options.engine) or MEASURED
-    for engine in engines:
-        if engine not in MEASURED:
-            raise UserError(f"unknown engine {engine!r}; there are: {', '.join(MEASURED)}")
+    if unknown := [engine for engine in engines if engine not in MEASURED]:
+        raise UserError(f"unknown engine {unknown[0]!r}; there are: {', '.join(MEASURED)}")
     set_up_process(options)
     found = benchmark(
         options.run,
@@ -42,6 +39,3 @@ def _run(options: Namespace) -> None:
         progress=is_terminal(sys.stderr),
     )
     put([found.to_json() if suffix == ".json" else found.to_markdown()], options.output)
-
-
-VERB = Verb("measure how fast a run trains and decodes on this machine", _add, _run)

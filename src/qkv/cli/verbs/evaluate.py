@@ -1,14 +1,14 @@
-"""`qkv evaluate`: how good a model's outputs are."""
+"""Translate test pairs and print the scores."""
 
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 
 from qkv.cli.arguments import add_pairs, add_run, add_search, files_or_test, names, translator_of
 from qkv.cli.streams import is_terminal, one_line, put
-from qkv.cli.verb import Verb
 
 
-def _add(parser: ArgumentParser) -> None:
+def add(parser: ArgumentParser) -> None:
     from qkv.metrics import METRICS
 
     add_run(parser)
@@ -19,9 +19,7 @@ def _add(parser: ArgumentParser) -> None:
     add_search(parser)
 
 
-def _run(options: Namespace) -> None:
-    import json
-
+def run(options: Namespace) -> None:
     from qkv.evaluation.evaluate import evaluate
     from qkv.run.directory import Run
 
@@ -41,6 +39,3 @@ def _run(options: Namespace) -> None:
         put(map(str, result.scores.values()))
     if options.output is not None:
         put(map(one_line, result.outputs), options.output)
-
-
-VERB = Verb("translate test pairs and print the scores", _add, _run)

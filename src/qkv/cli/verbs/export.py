@@ -1,13 +1,13 @@
-"""`qkv export`: a run's model for another program."""
+"""Write a run's model for another program, and check that it computes the same there."""
 
 from argparse import ArgumentParser, Namespace
+from textwrap import indent
 
 from qkv.cli.arguments import add_checkpoint
-from qkv.cli.verb import Verb
-from qkv.interchange.registry import EXPORTS
+from qkv.interchange import EXPORTS
 
 
-def _add(parser: ArgumentParser) -> None:
+def add(parser: ArgumentParser) -> None:
     parser.add_argument("run", help="a run directory")
     parser.add_argument("target", help=f"the program: {', '.join(EXPORTS)}")
     parser.add_argument("--output", metavar="DIR", help="a new directory; RUN/exports/TARGET by default")
@@ -16,9 +16,7 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an older export of that name")
 
 
-def _run(options: Namespace) -> None:
-    from textwrap import indent
-
+def run(options: Namespace) -> None:
     from qkv.interchange.export import export
 
     made = export(**vars(options))
@@ -29,6 +27,3 @@ def _run(options: Namespace) -> None:
         f"differ by at most {checked.largest:.2g} nats, {checked.same} of {checked.sources} greedy outputs are the same"
     )
     print(f"To use it:\n\n{indent(made.usage, '    ')}")
-
-
-VERB = Verb("write a run's model for another program, and check that it computes the same there", _add, _run)

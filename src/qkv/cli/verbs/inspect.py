@@ -1,63 +1,43 @@
-"""`qkv inspect`: look inside a model in the browser, on this machine."""
+"""Look inside a model in the browser: attention, search, heads, shapes."""
 
+import os
 import socket
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from qkv.cli.arguments import add_run, translator_of
-from qkv.cli.verb import Verb
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from qkv.translator import Translator
-
 _PORT, _PORTS = 8000, 20  # the first to try, and how many
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY_ADDRESS = ("0.0.0.0", "::")
 _OF_EVERY_RUN = ("best", "last")  # checkpoints that each run has one of
 
 
-def _add(parser: ArgumentParser) -> None:
+def add(parser: ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--compare", metavar="RUN2", help="a second run, to be shown side by side")
-    parser.add_argument(
-        "--compare-checkpoint",
-        metavar="NAME",
-        help="of RUN2; by default what --checkpoint says where that is best or last, else best",
-    )
+    second = "of RUN2; by default what --checkpoint says where that is best or last, else best"
+    parser.add_argument("--compare-checkpoint", metavar="NAME", help=second)
     parser.add_argument("--port", type=_port, metavar="N", help=f"a free one from {_PORT} on by default")
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen on (default: 127.0.0.1, this machine alone); there is no authentication: whoever "
-        "reaches another address may use the model",
-    )
+    host = "address to listen on (default: 127.0.0.1, this machine alone); there is no authentication: whoever "
+    host += "reaches another address may use the model"
+    parser.add_argument("--host", default="127.0.0.1", help=host)
     parser.add_argument("--no-browser", action="store_true", help="open no browser")
 
 
-def _run(options: Namespace) -> None:
+def run(options: Namespace) -> None:
     if options.compare_checkpoint is not None and options.compare is None:
         raise UserError("--compare-checkpoint goes with --compare RUN2")
-    first = translator_of(options)
-    second = None if options.compare is None else translator_of(_of_second(options))
-    app = _app(options, first, second)
-    listening = _listen(options.host, options.port)
-    with listening, suppress(KeyboardInterrupt):
-        _serve(app, listening, options)
-
-
-def _of_second(options: Namespace) -> Namespace:
-    """What the second run is loaded with: a checkpoint's path or number is one run's, best and last are each run's."""
-    checkpoint = options.compare_checkpoint
-    if checkpoint is None and options.checkpoint in _OF_EVERY_RUN:
-        checkpoint = options.checkpoint
-    return Namespace(**vars(options) | {"run": options.compare, "checkpoint": checkpoint})
-
-
-def _app(options: Namespace, first: "Translator", second: "Translator | None") -> "FastAPI":
+    translators = [(options.run, translator_of(options))]
+    if options.compare is not None:
+        # A checkpoint's path or number is one run's.
+        shared = options.checkpoint if options.checkpoint in _OF_EVERY_RUN else None
+        second = {"run": options.compare, "checkpoint": options.compare_checkpoint or shared}
+        translators.append((options.compare, translator_of(Namespace(**vars(options) | second))))
     try:
         import uvicorn  # noqa: F401  (needed in a moment: both are missed at once)
 
@@ -67,15 +47,10 @@ def _app(options: Namespace, first: "Translator", second: "Translator | None") -
         if error.name not in ("fastapi", "uvicorn"):
             raise
         raise UserError("the inspector needs FastAPI and uvicorn; run: pip install 'qkv[inspect]'") from None
-    subjects = [Subject(options.run, first)]
-    if second is not None:
-        subjects.append(Subject(options.compare, second))
-    hosts: tuple[str, ...] = LOOPBACK
-    if options.host in _ANY_ADDRESS:
-        hosts = ("*",)  # whatever names this machine has
-    elif options.host not in _LOOPBACK:
-        hosts = (*LOOPBACK, _in_url(options.host))
-    return create_app(subjects, hosts)
+    hosts = ["*"] if options.host in _ANY_ADDRESS else [*LOOPBACK, _in_url(options.host)]  # *: any name it has
+    app = create_app([Subject(name, translator) for name, translator in translators], hosts)
+    with _listen(options.host, options.port) as listening, suppress(KeyboardInterrupt):
+        _serve(app, listening, options)
 
 
 def _listen(host: str, port: int | None) -> socket.socket:
@@ -88,17 +63,14 @@ def _listen(host: str, port: int | None) -> socket.socket:
         family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
     except OSError as error:
         raise UserError(f"--host {host}: {error.strerror}") from None
+    dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # :: is every address of both kinds
     for candidate in range(_PORT, _PORT + _PORTS) if port is None else (port,):
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((host, candidate))
-            listening.listen(128)
-            return listening
+            return socket.create_server((host, candidate), family=family, backlog=128, dualstack_ipv6=dual)
         except OSError as error:
-            listening.close()
             if port is not None:
-                raise UserError(f"port {port} of {host} cannot be used: {error.strerror}; say another --port") from None
+                reason = os.strerror(error.errno or 0)
+                raise UserError(f"port {port} of {host} cannot be used: {reason}; say another --port") from None
     raise UserError(f"no port from {_PORT} to {_PORT + _PORTS - 1} of {host} can be used; say another --port")
 
 
@@ -124,6 +96,3 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise ArgumentTypeError(f"a number from 1 to 65535 is needed, not {text!r}")
     return int(text)
-
-
-VERB = Verb("look inside a model in the browser: attention, search, heads, shapes", _add, _run)

@@ -1,19 +1,19 @@
-"""`qkv shapes`: one forward pass, step by step."""
+"""Walk one forward pass: every step with its shape, parameters and cost."""
 
 import json
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qkv.cli.arguments import add_run, positive, translator_of
 from qkv.cli.streams import put
-from qkv.cli.verb import Verb
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
     from qkv.inspection.steps import Shapes
 
 
-def _add(parser: ArgumentParser) -> None:
+def add(parser: ArgumentParser) -> None:
     add_run(parser, "a run directory, or an architecture: transformer, gru-attention, …")
     parser.add_argument("text", nargs="?", help="a source; of an architecture, words that stand for tokens")
     parser.add_argument("--target", metavar="TEXT", help="what to lead the model along; by default its own translation")
@@ -24,59 +24,43 @@ def _add(parser: ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="a .html, .md, .json or .txt file; standard output by default")
 
 
-def _run(options: Namespace) -> None:
+def run(options: Namespace) -> None:
     found = _analysis(options)
     shown = found if options.all else found.folded()
-    put([shown.to_text() if options.output is None else _as_file(shown, options.output)], options.output)
+    tables = {
+        ".txt": shown.to_text,
+        ".md": shown.to_markdown,
+        ".html": shown.to_html,
+        ".htm": shown.to_html,
+        ".json": lambda: json.dumps(shown.to_data(), ensure_ascii=False, indent=1),
+    }
+    suffix = ".txt" if options.output is None else Path(options.output).suffix.lower()
+    if suffix not in tables:
+        raise UserError(f"{options.output}: a table's name ends in .html, .md, .json or .txt")
+    put([tables[suffix]()], options.output)
 
 
 def _analysis(options: Namespace) -> "Shapes":
-    from pathlib import Path
-
+    from qkv.config.recipe import read_value
     from qkv.inspection.shapes import shapes, shapes_of_preset
     from qkv.nn.architectures import ARCHITECTURES
     from qkv.run.directory import Run
 
-    own = {"--preset": options.preset, "--option": options.option, "--vocab-size": options.vocab_size}
     if options.run in ARCHITECTURES and not Path(options.run).is_dir():
-        return shapes_of_preset(
-            options.run,
-            options.preset,
-            dict(map(_option, options.option or [])),
-            **({} if options.vocab_size is None else {"vocab_size": options.vocab_size}),
-            **({} if options.text is None else {"text": options.text}),
-        )
+        chosen = {}
+        for said in options.option or []:
+            name, equals, value = said.partition("=")
+            if not name or not equals:
+                raise UserError(f"{said!r}: an option is written KEY=VALUE, like num_heads=8")
+            chosen[name] = read_value(value)
+        rest = {name: getattr(options, name) for name in ("vocab_size", "text") if getattr(options, name) is not None}
+        return shapes_of_preset(options.run, options.preset, chosen, **rest)
     Run.open(options.run)
-    for name, value in own.items():
-        if value is not None:
-            raise UserError(f"{name} goes with an architecture; {options.run} is a run, which has its own")
+    for name in ("preset", "option", "vocab_size"):
+        if getattr(options, name) is not None:
+            raise UserError(
+                f"--{name.replace('_', '-')} goes with an architecture; {options.run} is a run, which has its own"
+            )
     if options.text is None:
         raise UserError(f'say what {options.run} is to read: qkv shapes {options.run} "A man sleeps."')
     return shapes(translator_of(options), options.text, options.target)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    from qkv.config.recipe import read_value
-
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise UserError(f"{text!r}: an option is written KEY=VALUE, like num_heads=8")
-    return name, read_value(value)
-
-
-def _as_file(shapes: "Shapes", path: str) -> str:
-    from pathlib import Path
-
-    suffix = Path(path).suffix.lower()
-    if suffix in (".html", ".htm"):
-        return shapes.to_html()
-    if suffix == ".md":
-        return shapes.to_markdown()
-    if suffix == ".json":
-        return json.dumps(shapes.to_data(), ensure_ascii=False, indent=1)
-    if suffix == ".txt":
-        return shapes.to_text()
-    raise UserError(f"{path}: a table's name ends in .html, .md, .json or .txt")
-
-
-VERB = Verb("walk one forward pass: every step with its shape, parameters and cost", _add, _run)

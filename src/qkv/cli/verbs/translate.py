@@ -1,4 +1,4 @@
-"""`qkv translate`: files, pipes, or a person at a prompt."""
+"""Translate lines with a trained model."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from qkv.cli.arguments import add_run, add_search, positive, translator_of
 from qkv.cli.streams import complain, in_chunks, input_lines, is_terminal, one_line, put
-from qkv.cli.verb import Verb
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
     from qkv.translator import Translator
 
 
-def _add(parser: ArgumentParser) -> None:
+def add(parser: ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--input", metavar="FILE", help="one source a line; standard input by default")
     parser.add_argument("--output", metavar="FILE", help="standard output by default")
@@ -23,12 +22,12 @@ def _add(parser: ArgumentParser) -> None:
     add_search(parser)
 
 
-def _run(options: Namespace) -> None:
+def run(options: Namespace) -> None:
     if options.input is None and options.output is None and is_terminal(sys.stdin, sys.stdout):
         _converse(translator_of(options), options)
-        return
-    lines = input_lines(options.input)
-    put(_translated(translator_of(options), lines, options, progress=is_terminal(sys.stderr)), options.output)
+    else:
+        lines = input_lines(options.input)
+        put(_translated(translator_of(options), lines, options, progress=is_terminal(sys.stderr)), options.output)
 
 
 def _translated(
@@ -60,6 +59,3 @@ def _converse(translator: "Translator", options: Namespace) -> None:
             complain("that was not valid UTF-8")
         except UserError as error:
             complain(str(error))
-
-
-VERB = Verb("translate lines with a trained model", _add, _run)

@@ -29,7 +29,7 @@ class Searcher(Protocol):
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was compared on a few made-up sources, and how near it was.
+    """How near an engine was to another on a few made-up sources.
 
     Attributes:
         sources: how many.
@@ -70,26 +70,26 @@ def check(
     Raises:
         UserError: if they differ by more.
     """
+
+    def allowed(log_probability: float) -> float:
+        return tolerance + min(tolerance, 0.01) * abs(log_probability)
+
     sources, eos = _made_up(tokenizers.source, longest), tokenizers.target.eos
     targets = _greedy(reference, sources, eos, longest)
     right, found = reference.score(sources, targets), engine.score(sources, targets)
     pairs = [pair for row, other in zip(right, found, strict=True) for pair in zip(row, other, strict=True)]
     distances = [abs(a - b) for a, b in pairs]
-    if not sum(distances) <= sum(_allowed(value, tolerance) for value, _ in pairs):  # not a number is refused, too
+    if not sum(distances) <= sum(allowed(value) for value, _ in pairs):  # not a number is refused, too
         raise UserError(f"{name} disagrees with torch on this model ({sum(distances) / len(pairs):.3g} nats a token)")
     searched = _greedy(engine, sources, eos, longest)
     if outputs:
         again = reference.score(sources, searched)
         for target, output, row, other in zip(targets, searched, right, again, strict=True):
             at = next((i for i, (a, b) in enumerate(zip(target, output, strict=False)) if a != b), None)
-            if at is not None and row[at] - other[at] > _allowed(row[at], tolerance):
+            if at is not None and row[at] - other[at] > allowed(row[at]):
                 raise UserError(f"{name}'s search disagrees with torch's on this model")
-    same = sum(target == output for target, output in zip(targets, searched, strict=True))
+    same = sum(map(list.__eq__, targets, searched))
     return Agreement(len(sources), len(pairs), max(distances), same)
-
-
-def _allowed(log_probability: float, tolerance: float) -> float:
-    return tolerance + min(tolerance, 0.01) * abs(log_probability)
 
 
 def _made_up(tokenizer: Tokenizer, longest: int | None) -> list[list[int]]:
