@@ -4,7 +4,7 @@
 
 The runs were made by the other checkout: an older format loads here, not the other way round. Every figure comes
 from a process of its own, with nothing else running. Training goes through `qkv.train` on the run's own recipe for some
-steps; decoding through `qkv.load(run)`, as `qkv translate` without flags does, and through engine torch.
+steps; decoding through `qkv.load`, with the engine that a recipe of that checkout has by default, and with torch.
 """
 
 import argparse
@@ -94,15 +94,17 @@ def _decoding(run: Path, options: argparse.Namespace, beam: int, alone: bool, en
     import torch
 
     import qkv
+    from qkv.devices import keep_freed_memory
 
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the command line does
     try:
-        from qkv.devices import keep_freed_memory  # what the command line asks for, and loading once did
-    except ImportError:
-        pass
-    else:
-        keep_freed_memory()
-    translator = qkv.load(run, device="cpu", **engine)
+        from qkv.config.schema import DecodingConfig
+
+        default = {"engine": DecodingConfig().engine}  # what a run made there says; an older one may say otherwise
+    except ModuleNotFoundError:
+        default = {}
+    translator = qkv.load(run, device="cpu", **default | engine)
     sources = [line for line in options.sources.read_text("utf-8").split("\n") if line.strip()]
     sources = sources[:30] if alone else sources[:1000]
     translator.translate(sources[:20], beam=beam)
