@@ -30,7 +30,6 @@ from qkv.text.tokenizer import Tokenizers
 
 _FORMAT = 1
 _STAMP = "engine.json"
-
 _TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
 
 
