@@ -16,11 +16,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The named device; "auto" takes the first CUDA device if there is one, else the CPU.
-
-    Raises:
-        UserError: if the device does not exist here.
-    """
+    """The named device, by "auto" the first CUDA device or else the CPU; `UserError` if it does not exist here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -43,11 +39,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 @contextmanager
 def undisturbed(threads: int | None = None) -> Iterator[None]:
-    """Whatever a measurement, or a training, does to torch's threads and chance: after the block both are as before.
-
-    Args:
-        threads: that torch computes with in the block; by default as many as before it.
-    """
+    """In the block torch computes with `threads`, if given; after it, threads and chance are as they were before."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:

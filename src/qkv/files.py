@@ -1,6 +1,7 @@
 """Writing without ever leaving half a file behind."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -15,11 +16,7 @@ from qkv.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file, or none: a reader sees the old content or the new.
-
-    Raises:
-        UserError: if the file cannot be written.
-    """
+    """Write a whole file, or none: a reader sees the old content or the new. `UserError` if it cannot be written."""
     _write(path, [text.encode()])
 
 
@@ -41,6 +38,12 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
 def to_json(content: Any, *, indent: int | None = None) -> str:
     """Strict JSON, which every reader takes: a number that is not finite becomes null, as JSON has no other word."""
     return json.dumps(_finite(content), ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """Of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _finite(content: Any) -> Any:
@@ -81,9 +84,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     """A directory to fill, which takes its name only when it is complete and on the disk.
 
     An older directory of that name is replaced. If the block raises, nothing is left and the old one stands.
-
-    Raises:
-        OSError: if the disk is full or not writable; the caller knows best what that means.
+    An OSError (the disk is full, say) is the caller's to explain, who knows best what it means.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, lock = _locked_directory(path)
@@ -139,11 +140,7 @@ def remove_directory(path: Path) -> None:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symbolic link to `target`, replacing an older one in a single step.
-
-    Raises:
-        UserError: if the disk is full or not writable.
-    """
+    """Make `link` a relative symbolic link to `target`, replacing an older one in one step; `UserError` if it fails."""
     temporary = _beside(link)
     with explained(link):
         temporary.symlink_to(os.path.relpath(target, link.parent))

@@ -51,11 +51,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         return len(self.built_in) + len(self._added)
 
     def find(self, name: str) -> Entry:
-        """The entry that a user has named.
-
-        Raises:
-            UserError: if there is none, with the name that was probably meant; or if a package's own does not load.
-        """
+        """The entry that a user has named; `UserError` says what was meant, or why a package's own does not load."""
         self.check(name)
         return self[name]
 

@@ -143,12 +143,7 @@ _WANTED = {
 
 @contextmanager
 def told_in_one_line(root: type[Section], prefix: Iterable[str] = ()) -> Iterator[None]:
-    """Turn what pydantic finds into a `UserError`.
-
-    Args:
-        root: what is being checked; an unknown key is looked for in it.
-        prefix: where in `root` the checking begins.
-    """
+    """Turn what pydantic finds in a `root`, of which it checks what lies at `prefix`, into a `UserError`."""
     try:
         yield
     except ValidationError as error:

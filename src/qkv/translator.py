@@ -164,15 +164,7 @@ class Translator:
     ) -> list[list[Translation]]:
         """The n best outputs for each source, best first; a blank source has a single, empty one.
 
-        Args:
-            sources: the texts.
-            n: outputs for each.
-            beam: in place of `options.beam`, which is widened to n if it is narrower.
-            length_penalty: see `translate`.
-            progress: see `translate`.
-
-        Raises:
-            UserError: see `translate`.
+        All else is as in `translate`, but that `options.beam`, if no other is given, is widened to n if it is narrower.
         """
         if isinstance(sources, str):
             raise UserError("n_best takes a list of sources, not a text: [source]")
@@ -184,11 +176,7 @@ class Translator:
         ]
 
     def score(self, pairs: Sequence[tuple[str, str]], *, progress: bool = False) -> list[TargetScore]:
-        """How probable the model finds each target, given its source.
-
-        Raises:
-            UserError: if a source or target is longer than the model has positions for.
-        """
+        """How probable the model finds each target, given its source; `UserError` if one is too long, see `encode`."""
         sources = self.encode([source for source, _ in pairs], "source")
         targets = self.encode([target for _, target in pairs], "target")
         pieces = self.tokenizers.target.pieces
@@ -221,11 +209,7 @@ class Translator:
     def search_recorded(
         self, source: Sequence[int], options: SearchOptions | None = None, prefix: Sequence[int] = ()
     ) -> tuple[list[Hypothesis], BeamTree]:
-        """A beam search of the model itself for one source, and all that it considered.
-
-        Raises:
-            UserError: if the prefix is impossible.
-        """
+        """A beam search of the model itself, and all that it considered; see `TorchEngine.search_recorded`."""
         return self.reference.search_recorded(source, options or self.options, prefix)
 
     def score_ids(

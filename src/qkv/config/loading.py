@@ -15,11 +15,7 @@ from qkv.settings import all_keys, told_in_one_line, unknown_key
 
 
 def load_config(recipe: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
-    """Read a recipe and apply `key.key=value` overrides.
-
-    Raises:
-        UserError: if the file cannot be read, or a key is unknown, or a value has the wrong type or range.
-    """
+    """Read a recipe and apply `key.key=value` overrides; a `UserError` names the file or the key that is at fault."""
     if isinstance(recipe, str | Path):
         data, origin = read_recipe(Path(recipe)), str(recipe)
     else:
@@ -48,11 +44,7 @@ _TEXT_KEYS = ("run", "device", "data.root")
 
 
 def model_options(model: ModelConfig, *, vocab_size: int, target_vocab_size: int) -> Any:
-    """The architecture's own configuration object: its defaults, then the preset, then what the recipe says.
-
-    Raises:
-        UserError: naming the key that is unknown or has an impossible value.
-    """
+    """The architecture's own configuration: defaults, then preset, then recipe; `UserError` names the key at fault."""
     architecture = ARCHITECTURES[model.architecture]
     if model.preset is not None and model.preset not in architecture.presets:
         hint = did_you_mean(model.preset, architecture.presets)

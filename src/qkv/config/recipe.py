@@ -31,11 +31,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_recipe(path: Path) -> dict[Any, Any]:
-    """The mapping that a YAML file holds; its keys may be anything that YAML knows.
-
-    Raises:
-        UserError: if there is no such file, or it is not UTF-8, not YAML or not a mapping.
-    """
+    """The mapping that a YAML file holds, its keys whatever YAML knows; `UserError` if it cannot be read or is none."""
     if path.is_dir():
         raise UserError(f"{path}: a directory, not a recipe; to go on with a run: qkv train --resume {path}")
     try:

@@ -135,7 +135,5 @@ class Endings:
         return self._options.score(most_probable, self._limit) <= self._finished[self._options.n_best - 1].score
 
     def n_best(self) -> list[Hypothesis]:
-        """The n best: those that ended come first, as one that repeats itself until it is cut off often
-        has a better score than any.
-        """
+        """The n best, those that ended first: one that repeats itself until it is cut off often scores better."""
         return (self._finished + self._cut_off)[: self._options.n_best]

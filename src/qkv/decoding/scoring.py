@@ -30,15 +30,10 @@ def next_tokens(
 ) -> tuple[Float[Tensor, "target count"], Int[Tensor, "target count"]]:
     """The most probable tokens at each position of one target: (log-probabilities, ids), best first.
 
-    Args:
-        model: in eval mode.
-        hidden: what `decode` made of the target.
-        count: tokens for each position; fewer if the vocabulary is smaller.
+    `hidden` is what `decode`, in eval mode, made of the target. There are fewer than `count` in a smaller vocabulary.
     """
-    found = [
-        log_softmax(logits).topk(min(count, logits.shape[-1]))
-        for logits in map(model.project, hidden.split(_TOKENS_AT_ONCE))
-    ]
+    projected = map(model.project, hidden.split(_TOKENS_AT_ONCE))
+    found = [log_softmax(logits).topk(min(count, logits.shape[-1])) for logits in projected]
     return torch.cat([best.values for best in found]), torch.cat([best.indices for best in found])
 
 

@@ -54,11 +54,7 @@ class Shortlist:
 
     @classmethod
     def load(cls, path: Path) -> "Shortlist":
-        """Read what `save` has written.
-
-        Raises:
-            UserError: if it is damaged.
-        """
+        """Read what `save` has written; `UserError` if it is damaged."""
         try:
             tensors = load_file(path)
             return cls(tensors["candidates"], tensors["always"])
@@ -71,12 +67,8 @@ def learn_shortlist(
 ) -> Shortlist:
     """Learn which target tokens translate each source token: the `count` most probable ones, by IBM model 1.
 
-    Args:
-        corpus: the training pairs; of a large one, evenly spaced pairs are taken.
-        source_vocabulary: number of source tokens.
-        target_vocabulary: number of target tokens.
-        count: target tokens for each source token.
-        special: ids that are on every shortlist: beginning and end, padding, unknown.
+    Of a large corpus evenly spaced pairs are taken. Ids that are `special` (beginning and end, padding, unknown) are on
+    every shortlist.
     """
     sizes = corpus.source_lengths.astype(np.int64) * corpus.target_lengths
     step = max(1, -(-int(sizes.sum()) // _MAX_ALIGNED))
@@ -122,14 +114,8 @@ def _model_1(
 def open_shortlist(path: Path, encoded: Path, tokenizers: Tokenizers, count: int) -> Shortlist:
     """A shortlist of so many target tokens for each source token: learnt when it is first asked for, and kept.
 
-    Args:
-        path: where it is kept.
-        encoded: directory of the encoded training pairs.
-        tokenizers: of both sides.
-        count: see `learn_shortlist`.
-
-    Raises:
-        UserError: if the training pairs are gone, or what is kept is damaged.
+    It is kept at `path`, and learnt from the directory of `encoded` training pairs. `UserError` if these are gone, or
+    what is kept is damaged.
     """
     if path.is_file():
         return Shortlist.load(path)

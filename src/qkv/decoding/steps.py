@@ -63,9 +63,8 @@ class Progress:
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
         """Log-probabilities of the next token after each row's newest one; forbidden tokens have none (-inf).
 
-        As long as a prefix lasts, all but its next token are forbidden.
-
-        They are normalised over the whole vocabulary, so that a search and `score_targets` agree.
+        As long as a prefix lasts, all but its next token are forbidden. Probabilities are normalised over the
+        whole vocabulary, so that a search and `score_targets` agree.
         """
         position = self._state.length
         hidden = self._model.decode(tokens[:, None], self._memory, self._state)
@@ -96,11 +95,7 @@ def worth_compacting(live: int, carried: int) -> bool:
 
 
 def check_prefix(prefix: Sequence[int], bos: int, eos: int, pad: int | None, model: Seq2Seq) -> None:
-    """Refuse a prefix that no output can begin with.
-
-    Raises:
-        UserError: if it holds a special or unknown id, or leaves no room for the end of sentence.
-    """
+    """`UserError` if a prefix holds a special or unknown id, or leaves no room for the end of sentence."""
     vocabulary = model.output.out_features
     for token in prefix:
         if token in (bos, eos, pad) or not 0 <= token < vocabulary:

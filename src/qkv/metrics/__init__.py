@@ -35,10 +35,7 @@ def compute_for_pairs(
 
     Metrics that are `by_source` take all pairs of one source as its references, and count the source once: a word has
     several pronunciations. BLEU, chrF and TER are defined line by line, so every pair counts there.
-
-    Raises:
-        UserError: a name is not in `METRICS`.
-        ValueError: there are no pairs.
+    `UserError` if a name is not in `METRICS`, ValueError if there are no pairs.
     """
     lines = [source for source, _ in pairs], [[reference] for _, reference in pairs]
     scores: dict[str, Score] = {}
@@ -54,12 +51,6 @@ def compute(
     references: Sequence[Sequence[str]],
     sources: Sequence[str] | None = None,
 ) -> dict[str, Score]:
-    """Compute several metrics with their default settings.
-
-    Raises:
-        UserError: a name is not in `METRICS`.
-        ValueError: there is nothing to score, or the references do not match the hypotheses; or a metric wants the
-            sources, and there are none.
-    """
+    """Compute several metrics with default settings, as `Metric` does; `UserError` if a name is not in `METRICS`."""
     METRICS.check(*names)
     return {name: replace(METRICS[name](hypotheses, references, sources), name=name) for name in names}

@@ -47,16 +47,9 @@ class Metric:
         sources: Sequence[str] | None = None,
         **settings: Any,
     ) -> Score:
-        """The score.
+        """The score. `settings` are the function's own; `sources` are needed if it wants them.
 
-        Args:
-            hypotheses: one for each source.
-            references: for each source all of them: pronunciations of a word, translations of a sentence.
-            sources: of the hypotheses, for a metric that wants them.
-            settings: the function's own.
-
-        Raises:
-            ValueError: there is nothing to score, the references do not match the hypotheses, or sources are wanted.
+        ValueError if there is nothing to score, or references or sources do not match the hypotheses.
         """
         if len(hypotheses) != len(references):
             raise ValueError(f"{len(hypotheses)} hypotheses but references for {len(references)} sources")

@@ -105,10 +105,7 @@ class ConvolutionalState(CountingCache):
 class GatedConvolution(nn.Module):
     """Each position reads its window; one half of the result gates the other (Dauphin et al. 2017).
 
-    Args:
-        d_model: width of input and output.
-        kernel_size: positions in a window.
-        dropout: of the input; known here because it sets the size of the initial weights (section 3.5).
+    The dropout is the input's, known here because it sets the size of the initial weights (section 3.5).
     """
 
     def __init__(self, d_model: int, kernel_size: int, *, dropout: float = 0.0):

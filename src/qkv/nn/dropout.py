@@ -32,11 +32,7 @@ def dropout(x: Float[Tensor, "..."], probability: float, training: bool = True) 
 
 
 class Dropout(nn.Module):
-    """`dropout` as a module: active in training mode only.
-
-    Raises:
-        ValueError: if the probability is outside [0, 1).
-    """
+    """`dropout` as a module: active in training mode only; `ValueError` if the probability is outside [0, 1)."""
 
     def __init__(self, probability: float):
         super().__init__()

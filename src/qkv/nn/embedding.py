@@ -91,10 +91,7 @@ class RotaryPosition(_GrowingTable):
     """Rotates each pair of channels of a query or key by an angle proportional to its position.
 
     Su et al. 2021 ("RoFormer"), section 3.2.2: the score of a rotated query and key depends on their distance
-    alone.
-
-    Raises:
-        ValueError: if the head's width is odd.
+    alone. `ValueError` if the head's width is odd.
     """
 
     def __init__(self, d_head: int):

@@ -180,13 +180,7 @@ class EncoderLayer(nn.Module):
         mask: Bool[Tensor, "#batch #source source"] | None = None,
         record: list[Tensor] | None = None,
     ) -> Float[Tensor, "batch source d_model"]:
-        """Let every position look at the others, then transform each.
-
-        Args:
-            x: the layer's input.
-            mask: True = may attend.
-            record: the heads' weights are appended to it if given.
-        """
+        """Let every position look at the others (where `mask` is True), then transform each; see `Encoder.forward`."""
 
         def attend_to_source(x: Tensor) -> Tensor:
             return _recorded(record, *self.attention(x, mask=mask, return_weights=record is not None))

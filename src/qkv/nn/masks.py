@@ -6,12 +6,7 @@ from torch import Tensor
 
 
 def padding_mask(lengths: Int[Tensor, " batch"], max_length: int | None = None) -> Bool[Tensor, "batch source"]:
-    """Mark the real tokens of right-padded sequences.
-
-    Args:
-        lengths: number of real tokens in each row.
-        max_length: padded length; the longest row by default.
-    """
+    """Mark the real tokens, so many in each row, of sequences right-padded to `max_length`, or else to the longest."""
     if max_length is None:
         max_length = int(lengths.max())
     positions = torch.arange(max_length, device=lengths.device)

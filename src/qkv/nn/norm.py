@@ -15,12 +15,8 @@ class BatchNorm(nn.Module):
 
     While training, a token's result depends on its neighbours, on other sentences and on padding, and in a decoder even
     on later tokens; afterwards fixed averages stand in, which fit no batch exactly. LayerNorm (Ba et al. 2016) takes
-    its statistics from one token alone, so nothing else can change a result.
-
-    Args:
-        d_model: width of a token.
-        momentum: weight of the newest batch in the running averages.
-        bias: whether there is one.
+    its statistics from one token alone, so nothing else can change a result. `momentum` is the newest batch's
+    weight in the averages.
     """
 
     running_mean: Tensor

@@ -58,14 +58,7 @@ class RecurrentState(CountingCache):
 
 
 class RecurrentDecoder(nn.Module, ABC):
-    """Starts from the source's summary, and ends each step with tanh(W [state; context]) (Luong et al. 2015, eq. 5).
-
-    Args:
-        cell: rnn, gru or lstm.
-        d_model: width of inputs, states and outputs.
-        layers: depth.
-        dropout: between layers and on the output.
-    """
+    """Starts from the source's summary, and ends each step with tanh(W [state; context]) (Luong et al. 2015, eq. 5)."""
 
     def __init__(self, cell: Cell, d_model: int, layers: int, *, dropout: float = 0.0):
         super().__init__()

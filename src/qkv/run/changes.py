@@ -10,9 +10,8 @@ from typing import Any
 from qkv.config.loading import foreign_options
 from qkv.config.schema import Config
 from qkv.errors import UserError
-from qkv.files import to_json
+from qkv.files import digest, to_json
 from qkv.run.checkpoint import TrainingState
-from qkv.run.checksums import sha256
 from qkv.text.corpus import PairFiles
 
 MAY_CHANGE = (
@@ -31,8 +30,7 @@ BETWEEN_EPOCHS = ("training.batch_tokens", "training.accumulate")
 def check_changes(before: Config, now: Config, state: TrainingState) -> None:
     """Refuse to go on by `now` with a run that was made by `before`, when training stands where `state` says.
 
-    Raises:
-        UserError: naming the first key that may not change, its old and its new value.
+    The `UserError` names the first key that may not change, its old and its new value.
     """
     old, new = (dict(flat(config.model_dump(mode="json"))) for config in (before, now))
     foreign = {f"model.{name}" for name in foreign_options(now.model)}
@@ -61,15 +59,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def stamp(files: PairFiles) -> list[dict[str, Any]]:
     """What tells these files from others: for each its path, size, time of change and checksum."""
-    return [{"path": str(path), **_status(path), "sha256": sha256(path)} for path in _paths(files)]
+    return [{"path": str(path), **_status(path), "sha256": digest(path)} for path in _paths(files)]
 
 
 def check_stamp(made_from: Sequence[Mapping[str, Any]], files: PairFiles, key: str) -> None:
-    """Refuse files with another content than that of the stamp; files that are gone are not missed.
-
-    Raises:
-        UserError: if one of them has changed.
-    """
+    """Refuse, by `UserError`, files of other content than the stamp's; those that are gone are not missed."""
     paths = list(_paths(files))
     if len(paths) != len(made_from):
         raise UserError(f"{key}: this run was made from {len(made_from)} file(s), not from {len(paths)}")
@@ -79,7 +73,7 @@ def check_stamp(made_from: Sequence[Mapping[str, Any]], files: PairFiles, key: s
                 continue
             raise UserError(f"{key}: {path}: no such file; this run was made from {then['path']}")
         now = _status(path)
-        if now["bytes"] == then["bytes"] and (now["modified"] == then["modified"] or sha256(path) == then["sha256"]):
+        if now["bytes"] == then["bytes"] and (now["modified"] == then["modified"] or digest(path) == then["sha256"]):
             continue
         raise UserError(
             f"{key}: this run was made from {then['path']} ({then['bytes']:,} bytes, sha256 {then['sha256'][:12]}…), "

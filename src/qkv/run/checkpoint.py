@@ -76,11 +76,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def set_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: str | Path = "these weights") -> None:
-    """Copy weights into a model of the same shape; `origin` is what an error names.
-
-    Raises:
-        UserError: if a tensor is missing, left over, or of another shape; the model is as it was.
-    """
+    """Copy weights into a model of the same shape; or a `UserError` names `origin`, and the model is as it was."""
     own = weights_of(model)
     missing, extra = own.keys() - weights.keys(), weights.keys() - own.keys()
     if missing or extra:
@@ -149,11 +145,7 @@ def _for_saving(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """`state.json` of a checkpoint.
-
-    Raises:
-        UserError: if it is missing, damaged or of a later format.
-    """
+    """`state.json` of a checkpoint; `UserError` if it is missing, damaged or of a later format."""
     path = directory / "state.json"
     try:
         verify(path)
@@ -168,11 +160,7 @@ def read_description(directory: Path) -> dict[str, Any]:
 
 
 def read_state(directory: Path) -> TrainingState:
-    """Where training stood when the checkpoint was written.
-
-    Raises:
-        UserError: if it does not say, or not in a way that this version of qkv understands.
-    """
+    """Where training stood at the checkpoint; `UserError` if it does not say, or not as this version understands it."""
     try:
         return TrainingState(**read_description(directory)["training"])
     except TypeError as error:
@@ -180,11 +168,7 @@ def read_state(directory: Path) -> TrainingState:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file, checked against its checksum: the one gate for files that may come from anywhere.
-
-    Raises:
-        UserError: if it is missing or damaged.
-    """
+    """A safetensors file from anywhere, checked against its checksum; `UserError` if it is missing or damaged."""
     try:
         verify(path)
         return load_file(path)
@@ -193,11 +177,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_model(directory: Path, architecture: str | None = None) -> Seq2Seq:
-    """Build the model that a checkpoint describes and fill in its weights.
-
-    Raises:
-        UserError: if the checkpoint is unreadable, or not of the expected architecture.
-    """
+    """The model that a checkpoint describes; `UserError` if it is unreadable or not of the expected architecture."""
     description = read_description(directory)
     found = description["architecture"]
     if architecture is not None and found != architecture:
@@ -212,11 +192,7 @@ def load_model(directory: Path, architecture: str | None = None) -> Seq2Seq:
 
 
 def average_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of several checkpoints' weights (Vaswani et al. 2017, section 6.1).
-
-    Raises:
-        UserError: if there are none, or they are not of one shape.
-    """
+    """The mean of checkpoints' weights (Vaswani et al. 2017, section 6.1); `UserError` if none, or not of one shape."""
     if not checkpoints:
         raise UserError("there are no checkpoints to average")
     total: dict[str, Tensor] = {}
@@ -229,11 +205,7 @@ def average_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def average_run(run: Run, last: int) -> Path:
-    """Average the last checkpoints of a run into a new one, for use only, and return it.
-
-    Raises:
-        UserError: if the run has no checkpoints, or fewer than two are asked for.
-    """
+    """Average a run's last checkpoints into a new one, for use only; `UserError` if there are none, or `last` < 2."""
     if last < 2:
         raise UserError(f"averaging takes at least 2 checkpoints, not {last}")
     checkpoints = run.checkpoints()[-last:]

@@ -1,24 +1,17 @@
 """Checksums: a byte that has changed on the disk, or on the way to another machine, is noticed when it is read."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from qkv.errors import UserError
-from qkv.files import to_json
+from qkv.files import digest, to_json
 
 MANIFEST = "manifest.json"
 
 
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_manifest(directory: Path) -> None:
     """Write down the checksum of every file in a directory; it is the last thing written to it."""
-    sums = {path.name: sha256(path) for path in sorted(directory.iterdir())}
+    sums = {path.name: digest(path) for path in sorted(directory.iterdir())}
     (directory / MANIFEST).write_text(to_json({"sha256": sums}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -35,7 +28,7 @@ def verify(path: Path) -> None:
         expected = json.loads(manifest.read_text(encoding="utf-8"))["sha256"].get(path.name)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{manifest}: damaged; it does not hold checksums") from None
-    if expected != sha256(path):
+    if expected != digest(path):
         raise UserError(
             f"{path}: cannot be read: it is damaged, as its checksum is not the one in {MANIFEST}; copy it anew, "
             "or do without it"

@@ -7,11 +7,7 @@ from qkv.run.directory import Run
 
 
 def describe(run: Run) -> str:
-    """Tokenizers, model, progress and checkpoints, one a line.
-
-    Raises:
-        UserError: if a part of the run is damaged.
-    """
+    """Tokenizers, model, progress and checkpoints, one a line; `UserError` if a part of the run is damaged."""
     return "\n".join(f"{name:13}{text}" for name, text in _rows(run))
 
 

@@ -42,11 +42,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """An existing run.
-
-        Raises:
-            UserError: if `path` is not a run directory.
-        """
+        """An existing run; `UserError` if `path` is not a run directory."""
         run = cls(path)
         if not run.path.is_dir():
             raise UserError(f"{path}: no such run directory; `qkv train RECIPE.yaml run={path}` makes one")
@@ -87,11 +83,7 @@ class Run:
         return Tokenizers.load(self.tokenizer_path)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, oldest first; a last line that was cut off by a crash is left out.
-
-        Raises:
-            UserError: if a line is damaged.
-        """
+        """The lines of metrics.jsonl, oldest first, but one cut off by a crash; `UserError` if another is damaged."""
         if not self.metrics_path.is_file():
             return []
         records = []
@@ -106,11 +98,7 @@ class Run:
         return [record for record in records if record]
 
     def find_checkpoint(self, checkpoint: str | Path | None = None) -> Path:
-        """A checkpoint directory by path, by name in this run, or by "best" (the default) or "last".
-
-        Raises:
-            UserError: if there is none.
-        """
+        """A checkpoint by path, name in this run, "best" (the default) or "last"; `UserError` if there is none."""
         if checkpoint is None or str(checkpoint) == "best":
             if self.best_path.exists():
                 return self.best_path.resolve()

@@ -44,11 +44,7 @@ class Prepared:
 
 
 def pair_files(config: Config, name: str) -> PairFiles:
-    """Where the pairs called `name` (train, validation, test) are, below data.root.
-
-    Raises:
-        UserError: if the recipe does not say.
-    """
+    """Where the pairs called `name` (train, validation, test) are, below data.root; `UserError` if nobody says."""
     files: PairFiles | None = getattr(config.data, name)
     if files is None:
         raise UserError(
@@ -119,8 +115,7 @@ def training_corpus(prepared: Prepared, epoch: int) -> EncodedCorpus:
 def validation_corpus(prepared: Prepared) -> EncodedCorpus | None:
     """The validation pairs as tokens, whatever their length; None if the recipe has none.
 
-    Raises:
-        UserError: if one is longer than the positions that the model learns.
+    `UserError` if one is longer than the positions that the model learns.
     """
     if prepared.config.data.validation is None:
         return None
@@ -178,11 +173,7 @@ def _check_encoded(prepared: Prepared) -> None:
 
 
 def refuse_to_overwrite(run: Run) -> None:
-    """Leave alone what exists already, but for an empty directory.
-
-    Raises:
-        UserError: if there is something.
-    """
+    """Leave alone, by `UserError`, what exists already, but for an empty directory."""
     if run.path.exists() and (not run.path.is_dir() or set(run.path.iterdir()) - {run.lock_path}):
         raise UserError(
             f"{run.path}: exists already; go on with `qkv train --resume {run.path}`, or choose another run=DIRECTORY"

@@ -108,8 +108,7 @@ class BatchPlan(Sequence[Indices]):
     block is. So the memory taken does not grow with the corpus, but for one number for each run of pairs.
 
     Args:
-        source_lengths: tokens of each source.
-        target_lengths: tokens of each target.
+        source_lengths, target_lengths: tokens of each.
         max_tokens: budget of a batch, for each side.
         seed: with `epoch` the only origin of chance, which says which of the pairs alike in both lengths go
             together, and the order of the batches.

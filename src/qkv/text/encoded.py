@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qkv.errors import UserError
-from qkv.files import new_directory, to_json
+from qkv.files import explained, new_directory, to_json
 from qkv.text.corpus import Pair
 from qkv.text.tokenizer import Tokenizer, Tokenizers
 
@@ -32,14 +32,12 @@ class EncodedCorpus:
         source_lengths: length of each source, eos included; int32, memory-mapped.
         target_lengths: length of each target, eos included; int32, memory-mapped.
         dropped: how many pairs were left out when it was written (empty on a side, or too long).
-        max_length: longer pairs were left out.
         made_from: what the writer said about the files that the pairs came from; None if nothing.
     """
 
     def __init__(self, directory: str | Path, meta: dict[str, Any]) -> None:
         self.directory = Path(directory)
         self.dropped: int = meta["dropped"]
-        self.max_length: int = meta["max_length"]
         self.made_from: Any = meta.get("made_from")
         self._source, self._target = (_Side(self.directory / name, meta) for name in ("source", "target"))
         self.source_lengths, self.target_lengths = self._source.lengths, self._target.lengths
@@ -113,9 +111,6 @@ def write_encoded(
     """Tokenise pairs into `directory`, streaming. What was there is replaced, but only once all is written.
 
     Args:
-        directory: where the corpus shall lie.
-        pairs: read once, in order.
-        tokenizers: of both sides.
         max_length: pairs with more tokens on a side, eos included, are dropped; so are pairs empty on a side.
         sampling: see `Tokenizer.encode`; the result is a pure function of the pairs, `sampling` and `seed`.
         seed: of the sampling.
@@ -126,28 +121,23 @@ def write_encoded(
     """
     directory = Path(directory)
     read = kept = 0
-    try:
-        with new_directory(directory) as new:
-            source, target = _Writer(new / "source", tokenizers.source), _Writer(new / "target", tokenizers.target)
-            for number, some in enumerate(_chunks(pairs, PAIRS_AT_ONCE)):
-                source_seed, target_seed = np.random.SeedSequence((seed, number)).generate_state(2).tolist()
-                sources = tokenizers.source.encode([pair[0] for pair in some], sampling, seed=source_seed)
-                targets = tokenizers.target.encode([pair[1] for pair in some], sampling, seed=target_seed)
-                fitting = [
-                    all(0 < len(ids) < max_length for ids in pair) for pair in zip(sources, targets, strict=True)
-                ]
-                source.append(list(compress(sources, fitting)))
-                target.append(list(compress(targets, fitting)))
-                read, kept = read + len(some), kept + sum(fitting)
-            if kept == 0:
-                raise UserError(
-                    f"none of {read} pairs is left: all are empty or longer than max_length={max_length} tokens"
-                )
-            meta = {"version": VERSION, "pairs": kept, "dropped": read - kept, "max_length": max_length}
-            meta |= source.meta | target.meta | ({} if made_from is None else {"made_from": made_from})
-            (new / "meta.json").write_text(to_json(meta, indent=2), "utf-8")
-    except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror or error})") from error
+    with explained(directory), new_directory(directory) as new:
+        source, target = _Writer(new / "source", tokenizers.source), _Writer(new / "target", tokenizers.target)
+        for number, some in enumerate(_chunks(pairs, PAIRS_AT_ONCE)):
+            source_seed, target_seed = np.random.SeedSequence((seed, number)).generate_state(2).tolist()
+            sources = tokenizers.source.encode([pair[0] for pair in some], sampling, seed=source_seed)
+            targets = tokenizers.target.encode([pair[1] for pair in some], sampling, seed=target_seed)
+            fitting = [all(0 < len(ids) < max_length for ids in pair) for pair in zip(sources, targets, strict=True)]
+            source.append(list(compress(sources, fitting)))
+            target.append(list(compress(targets, fitting)))
+            read, kept = read + len(some), kept + sum(fitting)
+        if kept == 0:
+            raise UserError(
+                f"none of {read} pairs is left: all are empty or longer than max_length={max_length} tokens"
+            )
+        meta = {"version": VERSION, "pairs": kept, "dropped": read - kept, "max_length": max_length}
+        meta |= source.meta | target.meta | ({} if made_from is None else {"made_from": made_from})
+        (new / "meta.json").write_text(to_json(meta, indent=2), "utf-8")
     return EncodedCorpus.open(directory)
 
 

@@ -14,7 +14,6 @@ from random import Random
 _WORDS_REMEMBERED = 1 << 16
 _UNKNOWN_PENALTY = 10.0  # as SentencePiece has it: how much less an unknown character scores than any piece
 
-
 _Ways = tuple[list[str], list[float]]
 """How the part of a word before some position may end: with one of these pieces, how likely with each (summed up)."""
 

@@ -38,11 +38,7 @@ def save(prepared: Prepared, model: Seq2Seq, optimization: Optimization, state: 
 
 
 def restore(prepared: Prepared, model: Seq2Seq, optimization: Optimization, checkpoint: Path) -> TrainingState:
-    """Put everything back as it was when the checkpoint was written, and return where training stood.
-
-    Raises:
-        UserError: if the checkpoint is damaged, or does not fit the model.
-    """
+    """Put back what the checkpoint holds, and return where training stood; `UserError` if it is damaged or unfit."""
     device = model.output.weight.device
     state = read_state(checkpoint)
     # Built only to be checked against this run's own model, whose parameters the optimizer holds already.

@@ -24,11 +24,7 @@ class Watch:
             self.check()
 
     def check(self) -> None:
-        """Call it before anything is kept.
-
-        Raises:
-            UserError: if some number was not finite.
-        """
+        """Call it before anything is kept; `UserError` if some number was not finite."""
         step = self._first_bad_step.item()
         if math.isfinite(step):
             raise self.error(int(step), "the loss is not a number")

@@ -36,12 +36,7 @@ def with_linear_maps(model: Seq2Seq, make: MakeLinear) -> Seq2Seq:
 
 
 class MadeLinear(nn.Module):
-    """A linear map for evaluation, made from the weight and bias of another, with which it shares them.
-
-    Args:
-        weight: of the linear map.
-        bias: of the linear map.
-    """
+    """A linear map for evaluation, made from the weight and bias of another, with which it shares them."""
 
     def __init__(self, weight: Float[Tensor, "out_features in_features"], bias: Float[Tensor, " out_features"] | None):
         super().__init__()
@@ -58,12 +53,7 @@ class MadeLinear(nn.Module):
 
 
 class Stack(nn.Module):
-    """What a `StackedLinear` does, with a map made for each part that is asked for: not all can be cut into rows.
-
-    Args:
-        linear: what it is made from; stays as it is.
-        make: see `with_linear_maps`.
-    """
+    """What a `StackedLinear` does, with a map made for each part that is asked for: not all can be cut into rows."""
 
     def __init__(self, linear: StackedLinear, make: MakeLinear):
         super().__init__()

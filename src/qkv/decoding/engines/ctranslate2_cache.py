@@ -24,13 +24,12 @@ from qkv.decoding.engines.ctranslate2_model import (
 from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.decoding.shortlist import Shortlist
 from qkv.errors import UserError
-from qkv.files import new_directory, remove_directory
+from qkv.files import digest, new_directory, remove_directory
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.tokenizer import Tokenizers
 
 _FORMAT = 1
 _STAMP = "engine.json"
-
 _TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -40,7 +39,6 @@ def open_engine(opening: Opening, *, temporary: bool = True) -> CTranslate2Engin
     What is exported is checked against the model before it is kept.
 
     Args:
-        opening: see there.
         temporary: whether to export to a temporary place, each time, if the directory takes no files.
 
     Raises:
@@ -101,17 +99,17 @@ CTRANSLATE2 = EngineKind(tuple(COMPUTE_TYPES), open_engine)
 
 def fingerprint_of(model: Seq2Seq, tokenizers: Tokenizers, shortlist: Shortlist | None = None) -> str:
     """A digest of all that an export depends on: options, weights, vocabularies and the shortlist."""
-    digest = hashlib.blake2b(digest_size=16)
+    summed = hashlib.blake2b(digest_size=16)
     names = [vocabulary(tokenizers.source), vocabulary(tokenizers.target)]
-    digest.update(json.dumps([asdict(supported_config(model)), names], sort_keys=True).encode())
+    summed.update(json.dumps([asdict(supported_config(model)), names], sort_keys=True).encode())
     tensors: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         tensors.setdefault(id(tensor), (name, tensor))  # a tied matrix once, under its first name
     lists = [] if shortlist is None else [("candidates", shortlist.candidates), ("always", shortlist.always)]
     for name, tensor in [*tensors.values(), *lists]:
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        summed.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        summed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return summed.hexdigest()
 
 
 def is_intact(path: Path, fingerprint: str) -> bool:
@@ -126,9 +124,4 @@ def is_intact(path: Path, fingerprint: str) -> bool:
 
 
 def _digests(path: Path) -> dict[str, str]:
-    digests = {}
-    for file in sorted(path.iterdir()):
-        if file.name != _STAMP:
-            with file.open("rb") as content:
-                digests[file.name] = hashlib.file_digest(content, "blake2b").hexdigest()
-    return digests
+    return {file.name: digest(file, "blake2b") for file in sorted(path.iterdir()) if file.name != _STAMP}

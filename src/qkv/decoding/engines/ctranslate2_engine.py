@@ -42,11 +42,7 @@ _ENDED_FIRST = -8.0
 
 
 def compute_type(precision: str, device: torch.device) -> str:
-    """What CTranslate2 calls one of our precisions.
-
-    Raises:
-        UserError: if it has no such one, or not on this device here, or is not installed.
-    """
+    """What CTranslate2 calls a precision; `UserError` if it has none such on this device here, or is not installed."""
     if precision not in COMPUTE_TYPES:
         raise UserError(f"engine ctranslate2 has no precision {precision!r}; it has {', '.join(COMPUTE_TYPES)}")
     wanted, able = COMPUTE_TYPES[precision], library().get_supported_compute_types(device.type)

@@ -28,11 +28,7 @@ POSITIONS = 4096
 
 
 def library() -> Any:
-    """The package, imported.
-
-    Raises:
-        UserError: if it is not installed.
-    """
+    """The package, imported; `UserError` if it is not installed."""
     try:
         import ctranslate2
         import ctranslate2.specs
@@ -46,13 +42,8 @@ def specification(model: Seq2Seq, tokenizers: Tokenizers, quantization: str = "f
 
     Tokens are SentencePiece's pieces. A source is given with its end of sentence; an output comes without.
 
-    Args:
-        model: a `Transformer`.
-        tokenizers: of both sides.
-        quantization: of the weights, one of `TOLERANCES`.
-
-    Raises:
-        UserError: if CTranslate2 cannot run the model or is not installed.
+    The quantization of the weights is one of `TOLERANCES`. `UserError` if CTranslate2 cannot run the model, or is not
+    installed.
     """
     config = supported_config(model)
     model = cast(Transformer, model)
@@ -93,11 +84,7 @@ def specification(model: Seq2Seq, tokenizers: Tokenizers, quantization: str = "f
 
 
 def supported_config(model: Seq2Seq) -> TransformerConfig:
-    """The model's configuration.
-
-    Raises:
-        UserError: if CTranslate2 has no such model.
-    """
+    """The model's configuration; `UserError` if CTranslate2 has no such model."""
     if not isinstance(model, Transformer):
         raise UserError(f"CTranslate2 runs Transformers, and this model is a {type(model).__name__}")
     config = model.config
