@@ -47,9 +47,7 @@ def main() -> None:
                     seconds[name].append(time.perf_counter() - began)
             auto, directly = (sum(map(len, parts)) / statistics.median(each) for each in seconds.values())
             found[f"{what}, beam {beam}"] = {"auto": auto, "directly": directly, "ratio": auto / directly}
-            print(
-                f"{what:14} beam {beam}: auto {auto:8.1f} sentences/s, directly {directly:8.1f}, × {auto / directly:.2f}"
-            )
+            print(f"{what:14} beam {beam}: auto {auto:8.1f}/s, directly {directly:8.1f}/s, × {auto / directly:.2f}")
     print(json.dumps(found))
 
 
