@@ -117,6 +117,19 @@ def test_nn_reads_like_the_paper():
             assert re.findall(r"(?i)\bCPUs?\b(?!\()|\bpacking\b|quanti[sz]|torch\._", text) == [], module
 
 
+def test_private_operators_of_torch_are_for_one_room():
+    private = re.compile(r"torch\.(_[a-z]\w*|ops\.\w+)")
+    found = {module: private.findall(path.read_text("utf-8")) for module, path in MODULES.items()}
+    assert {module for module, names in found.items() if names} <= {
+        "qkv.decoding.cpu.packing",
+        "qkv.decoding.cpu.quantization",
+    }
+
+
+def test_no_file_is_longer_than_one_sitting():
+    assert [module for module, path in MODULES.items() if len(path.read_text("utf-8").splitlines()) > 350] == []
+
+
 def test_text_knows_no_models():
     imported = {name for module in MODULES if part(module) == "text" for name in imports(module)}
     assert not any(name.startswith("torch.nn") for name in imported)

@@ -55,7 +55,8 @@ class Optimization:
             # Early on the average follows closely, or it would remember the random start for long.
             decay = min(self._settings.ema, (1 + number) / (10 + number))
             current = weights_of(self._model)
-            torch._foreach_lerp_(list(self.average.values()), [current[name] for name in self.average], 1.0 - decay)
+            for name, tensor in self.average.items():
+                tensor.lerp_(current[name], 1.0 - decay)
         return norm
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
