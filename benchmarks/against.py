@@ -78,7 +78,9 @@ def _worker(options: argparse.Namespace, run: Path) -> dict[str, Callable[[], fl
 
 def _training(run: Path, options: argparse.Namespace) -> float:
     import qkv
+    from qkv.devices import keep_freed_memory
 
+    keep_freed_memory()  # as the command line does
     with tempfile.TemporaryDirectory() as directory:
         new = Path(directory) / "run"
         changes = [f"run={new}", f"training.steps={options.steps}", "training.report_every=5", "training.epochs=null"]
