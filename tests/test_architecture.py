@@ -109,6 +109,12 @@ def test_nn_imports_torch_alone():
     assert outside == {"torch", "jaxtyping", "qkv"}
 
 
+def test_a_part_says_which_floor_it_stands_on():
+    for module, path in MODULES.items():
+        said = re.match(r'"""Floor (\d):', path.read_text("utf-8"))
+        assert said is None or int(said[1]) == FLOORS[part(module)], module
+
+
 def test_nn_reads_like_the_paper():
     """What is done for speed on one kind of machine is done elsewhere, to a finished model or around a training."""
     for module, path in MODULES.items():

@@ -1,1 +1,1 @@
-"""Floor 3: looking inside models and trainings, and showing what is there."""
+"""Floor 6: looking inside models and trainings, and showing what is there."""

@@ -1,1 +1,1 @@
-"""Floor 3: serving, a model behind HTTP on this machine."""
+"""Floor 7: serving, a model behind HTTP on this machine."""

@@ -1,1 +1,1 @@
-"""Floor 2: from pairs to weights."""
+"""Floor 6: from pairs to weights."""
