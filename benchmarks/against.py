@@ -2,14 +2,17 @@
 
     python benchmarks/against.py ../before/src runs/a runs/b --sources test.en
 
-The runs were made by the other checkout: an older format loads here, not the other way round. Every figure comes
-from a process of its own, with nothing else running. Training goes through `qkv.train` on the run's own recipe for some
-steps; decoding through `qkv.load`, with the engine that a recipe of that checkout has by default, and with torch.
+The runs were made by the other checkout: an older format loads here, not the other way round. Each checkout has a
+process of its own for a run; the two take many short turns, so that a machine that changes its pace changes it for
+both. Training goes through `qkv.train` on the run's own recipe for some steps; decoding through `qkv.load`, with the
+engine that a recipe of that checkout has by default, and with torch. The range after a ratio holds nine tenths of what
+resampled turns give.
 """
 
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -28,59 +31,82 @@ def main() -> None:
     parser.add_argument("other", type=Path, help="the src directory of the other checkout")
     parser.add_argument("runs", type=Path, nargs="+", help="run directories")
     parser.add_argument("--sources", type=Path, required=True, help="a text file, one source a line")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=30, help="of training")
+    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=30, help="of training in a turn")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--output", type=Path, help="a JSON file")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(json.dumps(_worker(options, options.runs[0])[options.worker]()))
+        _work(options)
         return
-    found: dict[str, dict[str, float]] = {}
-    print(f"{'run':26}{'':22}{'there':>10}{'here':>10}{'ratio':>8}   (a second: tokens, sentences)")
+    found: dict[str, dict[str, list[float]]] = {}
+    print(f"{'run':22}{'':20}{'there':>10}{'here':>10}{'ratio':>8}  (a second: tokens, sentences)")
     for run in options.runs:
+        workers = {tree: _worker(tree, run, options) for tree in (options.other, HERE)}
         for kind in options.kinds.split(","):
-            rates: dict[Path, list[float]] = {options.other: [], HERE: []}
-            for turn in range(options.rounds):
-                for tree in list(rates)[:: 1 if turn % 2 else -1]:
-                    rates[tree].append(_measured(tree, run, kind, options))
-            there, here = (statistics.median(values) for values in rates.values())
-            found.setdefault(run.name, {})[kind] = here / there
-            print(f"{run.name:26}{kind:22}{there:10.1f}{here:10.1f}{here / there:8.2f}", flush=True)
+            rates: dict[Path, list[float]] = {tree: [] for tree in workers}
+            for turn in range(options.turns + 1):  # the first makes both warm
+                for tree in list(workers)[:: 1 if turn % 2 else -1]:
+                    rate = _asked(workers[tree], kind)
+                    rates[tree] += [rate] if turn else []
+            there, here = rates.values()
+            ratio, low, high = _ratio(there, here)
+            found.setdefault(run.name, {})[kind] = [ratio, low, high]
+            columns = f"{statistics.median(there):10.1f}{statistics.median(here):10.1f}{ratio:8.3f}"
+            print(f"{run.name:22}{kind:20}{columns}  {low:.3f}-{high:.3f}", flush=True)
+        for worker in workers.values():
+            worker.communicate()
     if options.output:
         options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _measured(tree: Path, run: Path, kind: str, options: argparse.Namespace) -> float:
-    command = [sys.executable, __file__, "there", str(run), "--worker", kind, "--sources", str(options.sources)]
+def _ratio(there: list[float], here: list[float]) -> tuple[float, float, float]:
+    """Of the medians, and the range that holds nine tenths of those of resampled turns."""
+    draw, turns = random.Random(0), range(len(there))
+    drawn = []
+    for _ in range(2000):
+        chosen = draw.choices(turns, k=len(there))
+        drawn.append(statistics.median(here[i] for i in chosen) / statistics.median(there[i] for i in chosen))
+    cuts = statistics.quantiles(drawn, n=20)
+    return statistics.median(here) / statistics.median(there), cuts[0], cuts[-1]
+
+
+def _worker(tree: Path, run: Path, options: argparse.Namespace) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "there", str(run), "--worker", "--sources", str(options.sources)]
     command += ["--steps", str(options.steps), "--threads", str(options.threads)]
     environment = os.environ | {"PYTHONPATH": str(tree)}
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return float(ran.stdout.splitlines()[-1])
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _worker(options: argparse.Namespace, run: Path) -> dict[str, Callable[[], float]]:
-    def decoding(beam: int, *, alone: bool = False, **engine: str) -> Callable[[], float]:
-        return lambda: _decoding(run, options, beam, alone, engine)
+def _asked(worker: subprocess.Popen[str], kind: str) -> float:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    print(kind, file=worker.stdin, flush=True)
+    return float(worker.stdout.readline())
 
-    return {
-        "training": lambda: _training(run, options),
-        "greedy": decoding(1),
-        "beam 5": decoding(5),
-        "one sentence": decoding(5, alone=True),
-        "greedy torch": decoding(1, engine="torch"),
-        "beam 5 torch": decoding(5, engine="torch"),
-        "one sentence torch": decoding(5, alone=True, engine="torch"),
-    }
+
+def _work(options: argparse.Namespace) -> None:
+    """Answer each kind that is asked for with a rate."""
+    import torch
+
+    from qkv.devices import keep_freed_memory
+
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the command line does
+    [run] = options.runs
+    kinds: dict[str, Callable[[], float]] = {"training": lambda: _training(run, options)}
+    for line in sys.stdin:
+        kind = line.strip()
+        if kind not in kinds:
+            kinds[kind] = _decoding(run, options, kind)
+        print(kinds[kind](), flush=True)
 
 
 def _training(run: Path, options: argparse.Namespace) -> float:
     import qkv
-    from qkv.devices import keep_freed_memory
 
-    keep_freed_memory()  # as the command line does
     with tempfile.TemporaryDirectory() as directory:
         new = Path(directory) / "run"
         changes = [f"run={new}", f"training.steps={options.steps}", "training.report_every=5", "training.epochs=null"]
@@ -89,34 +115,31 @@ def _training(run: Path, options: argparse.Namespace) -> float:
         qkv.train(run / "config.yaml", changes, progress=False)
         lines = map(json.loads, (new / "metrics.jsonl").read_text("utf-8").splitlines())
         rates = [line["tokens_per_second"] for line in lines if line["event"] == "train"]
-    return statistics.median(rates[2:])
+    return statistics.median(rates[1:])
 
 
-def _decoding(run: Path, options: argparse.Namespace, beam: int, alone: bool, engine: dict[str, str]) -> float:
-    import torch
-
+def _decoding(run: Path, options: argparse.Namespace, kind: str) -> Callable[[], float]:
     import qkv
-    from qkv.devices import keep_freed_memory
 
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()  # as the command line does
     try:
         from qkv.config.schema import DecodingConfig
 
-        default = {"engine": DecodingConfig().engine}  # what a run made there says; an older one may say otherwise
+        engine = DecodingConfig().engine  # what a run made there says; an older one may say otherwise
     except ModuleNotFoundError:
-        default = {}
-    translator = qkv.load(run, device="cpu", **default | engine)
+        engine = "torch"
+    translator = qkv.load(run, device="cpu", engine="torch" if kind.endswith("torch") else engine)
+    beam, alone = 1 if kind.startswith("greedy") else 5, kind.startswith("one")
     sources = [line for line in options.sources.read_text("utf-8").split("\n") if line.strip()]
-    sources = sources[:30] if alone else sources[:1000]
-    translator.translate(sources[:20], beam=beam)
-    seconds = []
-    for _ in range(3):
+    sources = sources[:30] if alone else sources[:200]
+    parts = [[source] for source in sources] if alone else [sources]
+
+    def measured() -> float:
         began = time.perf_counter()
-        for part in [[source] for source in sources] if alone else [sources]:
+        for part in parts:
             translator.translate(part, beam=beam)
-        seconds.append(time.perf_counter() - began)
-    return len(sources) / min(seconds)
+        return len(sources) / (time.perf_counter() - began)
+
+    return measured
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What a search may be told."""
 
-import torch
-from jaxtyping import Int
+import sys
+from collections.abc import Iterable
+
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from qkv.settings import Section
 
@@ -35,10 +35,12 @@ class SearchOptions(SearchDefaults):
             raise ValueError(f"n_best ({self.n_best}) must not be larger than the beam ({self.beam})")
         return self
 
-    def length_limits(self, source_lengths: Int[Tensor, " batch"], longest: int | None = None) -> Int[Tensor, " batch"]:
+    def length_limits(self, source_lengths: Iterable[int], longest: int | None = None) -> list[int]:
         """The longest output allowed for each source: at least one token, and never more than `longest`."""
-        limits = (source_lengths * self.max_length_ratio).floor().to(torch.int64) + self.max_length_extra
-        return limits.clamp(min=1, max=longest)
+        most = sys.maxsize if longest is None else longest
+        # The ratio is cut first: a huge one times a length is no integer any more.
+        ratio = min(self.max_length_ratio, 1e9)
+        return [min(max(1, int(length * ratio) + self.max_length_extra), most) for length in source_lengths]
 
     def score(self, log_probability: float, length: int) -> float:
         """Rank of a hypothesis of the given length: the higher, the better (0 at best)."""

@@ -52,7 +52,7 @@ class Progress:
         check_prefix(prefix, bos, eos, pad, model)
         batch, width = source.shape
         lengths = source.new_full((batch,), width) if source_mask is None else source_mask.sum(dim=1)
-        self.limits = [max(limit, len(prefix) + 1) for limit in options.length_limits(lengths, model.longest).tolist()]
+        self.limits = [max(limit, len(prefix) + 1) for limit in options.length_limits(lengths.tolist(), model.longest)]
         self.sentences = list(range(batch))
         self.bos, self.eos, self.options, self.device = bos, eos, options, source.device
         self._forbidden = [token for token in (bos, pad) if token is not None and token != eos]

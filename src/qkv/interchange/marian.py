@@ -98,7 +98,7 @@ class _Reader:
     def search(self, request: Request) -> list[list[Hypothesis]]:
         found = []
         for source in request.sources:
-            limit = int(request.options.length_limits(torch.tensor([len(source)]), POSITIONS))
+            limit = request.options.length_limits([len(source)], POSITIONS)[0]
             [ids] = self._model.generate(torch.tensor([source]), max_length=limit + 1, num_beams=1, do_sample=False)
             tokens = ids[1:].tolist()
             ended = tokens[-1] == self._special.eos

@@ -6,6 +6,8 @@ read. Stored by input channel, they are read in one sweep; for a few rows, oneDN
 
 from collections.abc import Callable
 from functools import cache
+from itertools import chain
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -46,11 +48,12 @@ class Packing:
 
     def __init__(self, model: Seq2Seq):
         self._model = self._packed = model
-        self._seen: list[tuple[int, int, int]] | None = None
+        self._watch = Watch(model)
+        self._seen: tuple[list[int], ...] | None = None
 
     def packed(self) -> Seq2Seq:
         """A copy with packed linear maps, which shares all else; the model itself if it is of another kind."""
-        found = versions(self._model)
+        found = self._watch.seen()
         if found is None:
             return self._model
         if found != self._seen:
@@ -61,22 +64,36 @@ class Packing:
         return self._packed
 
 
-def versions(model: nn.Module) -> list[tuple[int, int, int]] | None:
-    """What differs after a weight was changed; None while a part has forward hooks, which want to be called.
+class Watch:
+    """Notices whether a model has been changed: its parts, its parameters, or what they hold.
 
-    It is asked for at every search, so it does without `modules` and `parameters`, which take five times as long.
+    It is asked at every search, so what can be is done without a loop in Python.
     """
-    found, waiting = [], [model]
-    while waiting:
-        module = waiting.pop()
-        if module._forward_hooks or module._forward_pre_hooks:
+
+    def __init__(self, model: nn.Module):
+        self._model = model
+        self._walk()
+
+    def seen(self) -> tuple[list[int], ...] | None:
+        """What differs after a change; None while a part has forward hooks, which want to be called."""
+        if self._identities() != self._known:
+            self._walk()
+        if any(self._hooks):
             return None
-        for p in module._parameters.values():
-            if p is not None:
-                found.append((id(p), p.data_ptr(), 0 if p.is_inference() else p._version))
-        if module._modules:
-            waiting += [child for child in module._modules.values() if child is not None]
-    return found
+        return self._known, [p._version for p in self._counted], list(map(Tensor.data_ptr, self._parameters))
+
+    def _walk(self) -> None:
+        self._parts = list(self._model.modules())  # kept alive, or another could have the same identity
+        self._hooks = [hooks for part in self._parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        self._within: list[dict[str, Any]] = [
+            within for part in self._parts for within in (part._modules, part._parameters)
+        ]
+        self._parameters = list(self._model.parameters())
+        self._counted = [p for p in self._parameters if not p.is_inference()]
+        self._known = self._identities()
+
+    def _identities(self) -> list[int]:
+        return list(map(id, chain.from_iterable(map(dict.values, self._within))))
 
 
 @cache

@@ -7,7 +7,7 @@ positions, an output that begins with a prefix, a model that was changed after i
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from qkv.decoding.cpu.packing import versions
+from qkv.decoding.cpu.packing import Watch
 from qkv.decoding.engines import PRECISIONS
 from qkv.decoding.engines.contract import Engine, EngineKind, Opening, Request, title
 from qkv.decoding.engines.ctranslate2_cache import open_engine
@@ -34,7 +34,8 @@ class AutomaticEngine:
         self.note = f"engine {title(fast)}"
         self._fast, self._opening = fast, opening
         self._torch: Engine | None = None
-        self._exported = self._torch_has_seen = versions(opening.model)
+        self._watch = Watch(opening.model)
+        self._exported = self._torch_has_seen = self._watch.seen()
 
     def search(
         self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], object] | None = None
@@ -60,7 +61,7 @@ class AutomaticEngine:
 
     def _share(self, lengths: Sequence[int | None], work: Callable[[Engine, Sequence[int]], list[Row]]) -> list[Row]:
         """Rows in order: from CTranslate2 those that it has the length for, from torch the others."""
-        now = versions(self._opening.model)
+        now = self._watch.seen()
         changed = now != self._exported
         others = [i for i, length in enumerate(lengths) if changed or length is None or length > self._fast.longest]
         if not others:

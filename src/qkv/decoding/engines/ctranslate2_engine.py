@@ -104,7 +104,7 @@ class CTranslate2Engine:
         lengths = [len(source) for source in sources]
         self._check(lengths, "source")
         self._load()
-        limits = options.length_limits(torch.tensor(lengths, dtype=torch.int64), self.longest).tolist()
+        limits = options.length_limits(lengths, self.longest)
         batches = length_sorted_batches(lengths, min(batch_tokens, BATCH_TOKENS) // options.beam)
         work = partial(self._search_batch, sources, limits, options)
         return in_order(batches, side_by_side(work, batches, self._workers), on_progress)
