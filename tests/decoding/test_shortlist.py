@@ -78,7 +78,7 @@ def test_the_whole_vocabulary_changes_nothing(beam, quantized):
     source = torch.randint(3, VOCABULARY, (4, 6), generator=torch.Generator().manual_seed(1))
     options = SearchOptions(beam=beam, n_best=beam)
     expected = search(model, source, None, bos=1, eos=2, pad=0, options=options)
-    everything = Shortlist(torch.zeros(VOCABULARY, 1), torch.arange(VOCABULARY))
+    everything = Shortlist(torch.zeros(VOCABULARY, 1, dtype=torch.int64), torch.arange(VOCABULARY))
     narrow = Shortlisted(model, everything.of(source))
     assert narrow.restore(search(narrow, source, None, bos=1, eos=2, pad=0, options=options)) == expected
 
