@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import cast
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -67,4 +68,4 @@ class Stack(nn.Module):
             rows = slice(first * x.shape[-1], last * x.shape[-1])
             made = self._make(self._weight[rows], None if self._bias is None else self._bias.detach()[rows])
             self._maps[first, last] = made
-        return made(x)
+        return cast(Tensor, made.forward(x))

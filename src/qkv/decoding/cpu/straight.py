@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qkv.nn.attention import KeyValue, MultiHeadAttention
+from qkv.nn.attention import KeyValue
 from qkv.nn.cache import LayerCache
 from qkv.nn.layers import DecoderLayer, Residual
 
-Map = Callable[[Tensor], Tensor]
+Map = Callable[..., Tensor]
 
 
 class StraightDecoderLayer(nn.Module):
@@ -29,6 +29,12 @@ class StraightDecoderLayer(nn.Module):
         super().__init__()
         self.layer, self.attention, self.cross_attention = layer, layer.attention, layer.cross_attention
         self.causal, feed_forward = layer.causal, layer.feed_forward
+        rotary = layer.attention.rotary
+        self._heads, self._scale = layer.attention.num_heads, layer.attention.scale
+        self._turn: Map | None = None if rotary is None else rotary.forward
+        # Looked up once: a module's attributes that are modules take ten times as long as others.
+        self._project, self._output = layer.attention.projection.forward, layer.attention.output.forward
+        self._query, self._found = layer.cross_attention.projection.forward, layer.cross_attention.output.forward
         self._sublayers = [
             (self._attend, _before(layer.attention_residual), _after(layer.attention_residual)),
             (self._cross_attend, _before(layer.cross_attention_residual), _after(layer.cross_attention_residual)),
@@ -54,25 +60,21 @@ class StraightDecoderLayer(nn.Module):
         return x
 
     def _attend(self, x: Tensor, cache: LayerCache) -> Tensor:
-        attention = self.attention
-        query, key, value = attention.projection.forward(x).view(*x.shape[:2], 3, attention.num_heads, -1).unbind(2)
-        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        if attention.rotary is not None:
-            query, key = (attention.rotary(heads, *cache.positions) for heads in (query, key))
-        return _look(attention, query, cache.extend(KeyValue(key, value)))
+        query, key, value = self._project(x).view(*x.shape[:2], 3, self._heads, -1).transpose(1, 3).unbind(2)
+        if self._turn is not None:
+            query, key = (self._turn(heads, *cache.positions) for heads in (query, key))
+        return self._output(self._look(query, cache.extend(KeyValue(key, value))))
 
     def _cross_attend(self, x: Tensor, cache: LayerCache) -> Tensor:
-        attention = self.cross_attention
-        query = attention.projection.forward(x, 0, 1).view(*x.shape[:2], attention.num_heads, -1).transpose(1, 2)
-        return _look(attention, query, cache.memory)
+        query = self._query(x, 0, 1).view(*x.shape[:2], self._heads, -1).transpose(1, 2)
+        return self._found(self._look(query, cache.memory))
+
+    def _look(self, query: Tensor, seen: KeyValue) -> Tensor:
+        found = F.scaled_dot_product_attention(query, seen.key, seen.value, seen.bias, scale=self._scale)
+        return found.transpose(1, 2).flatten(2)
 
     def _feed_forward(self, x: Tensor, cache: LayerCache) -> Tensor:
         return self._narrow(self._bend(self._wide(x)))
-
-
-def _look(attention: MultiHeadAttention, query: Tensor, seen: KeyValue) -> Tensor:
-    found = F.scaled_dot_product_attention(query, seen.key, seen.value, seen.bias, scale=attention.scale)
-    return attention.output.forward(found.transpose(1, 2).flatten(2))
 
 
 def _before(residual: Residual) -> Map:
