@@ -56,7 +56,8 @@ class Section(BaseModel):
         """A Path is its text; and true is not the number 1, as pydantic would have it."""
         if isinstance(value, os.PathLike):
             return os.fspath(value)
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise ValueError("must not be true or false")
         return value
 

@@ -7,7 +7,7 @@ from qkv.cli.main import main
 
 
 def test_score_prints_log_probability_and_perplexity(run, translator, typed, data, ok):
-    typed("ab\tÄ B\ncab\t\nab\tÄ B\tignored\n".encode())
+    typed("ab\tÄ B\ncab\t\nab\tÄ B\n".encode())
     pairs = [("ab", "Ä B"), ("cab", ""), ("ab", "Ä B")]
     expected = [f"{s.log_probability:.4f}\t{s.perplexity:.4f}" for s in translator.score(pairs)]
     assert ok("score", run) == expected
@@ -31,4 +31,4 @@ def test_score_works_chunk_by_chunk(run, typed, capsys, monkeypatch):
     assert main(["score", run]) == 2
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 2
-    assert captured.err == "qkv: standard input:4: no tab; write source TAB target\n"
+    assert captured.err == "qkv: standard input:4: 2 tab-separated columns needed, found 1\n"

@@ -15,22 +15,23 @@ QKV = Path(sys.executable).with_name("qkv")
 HEAVY = ["torch", "numpy", "sentencepiece", "sacrebleu", "pydantic", "yaml", "jaxtyping", "tqdm", "pyarrow"]
 
 # Every verb with its arguments and options. They are a promise to users: do not let the list grow by accident.
+PAIRS = "--data --source --target --format --source-column --target-column --header"
 SURFACE = {
     "train": "recipe key=value --resume --quiet",
     "compare": "recipe key=value --vary --budget --output --metrics --beam --quiet",
     "translate": "run --checkpoint --device --threads --input --output --n-best --beam --length-penalty "
     "--engine --precision --shortlist",
-    "evaluate": "run --checkpoint --device --threads --data --source --target --metrics --output --json "
+    "evaluate": f"run --checkpoint --device --threads {PAIRS} --metrics --output --json "
     "--beam --length-penalty --engine --precision --shortlist",
-    "score": "run --checkpoint --device --threads --data --source --target --tokens --engine --precision",
+    "score": f"run --checkpoint --device --threads {PAIRS} --tokens --engine --precision",
     "average": "run --last --use",
     "export": "run target --output --checkpoint --quantization --overwrite",
     "info": "run",
     "attention": "run text --checkpoint --device --threads --target --kind --layer --head --beam --output",
-    "align": "run --checkpoint --device --threads --data --source --target --gold --layer --head --shifted --output",
+    "align": f"run --checkpoint --device --threads {PAIRS} --gold --layer --head --shifted --output",
     "shapes": "run text --checkpoint --device --threads --target --preset --option --vocab-size --all --output",
     "report": "run --checkpoint --device --threads --text --evaluate --output",
-    "benchmark": "run --checkpoint --device --threads --data --source --target --engine --beam --seconds --output",
+    "benchmark": f"run --checkpoint --device --threads {PAIRS} --engine --beam --seconds --output",
     "inspect": "run --checkpoint --device --threads --compare --compare-checkpoint --port --host --no-browser",
 }
 

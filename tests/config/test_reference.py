@@ -89,7 +89,7 @@ def test_what_is_commented_out_is_valid_too(reference):
     """Without the first `# `, the example of data.train is a mapping with the keys that the schema has."""
     lines = reference.splitlines()
     start = lines.index("  # train:")
-    example = [line.replace("# ", "", 1) for line in lines[start : start + 1 + 2 * 6]]
+    example = [line.replace("# ", "", 1) for line in lines[start : start + 1 + 2 * 7]]
     assert list(yaml.safe_load("\n".join(example))["train"]) == list(
         section_of(section_of(Config, "data"), "train").model_fields
     )

@@ -1,5 +1,6 @@
 """Readers: every format gives the same pairs, and every fault names its file and line."""
 
+import gzip
 import json
 import sys
 
@@ -26,7 +27,7 @@ def aligned(directory, sources, targets, **options):
     )
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n"])
 def test_aligned_files(tmp_path, end):
     files = aligned(tmp_path, [p.source for p in PAIRS], [p.target for p in PAIRS], end=end)
     assert list(read_pairs(files)) == PAIRS
@@ -99,6 +100,11 @@ def test_read_lines_of_a_stream_as_they_come():
         next(lines)
 
 
+def test_a_compressed_stream_is_named():
+    with pytest.raises(UserError, match=r"^standard input: not text, but compressed by gzip; unpack it first$"):
+        list(read_lines(iter([gzip.compress(b"one\ntwo\n")])))
+
+
 def test_group_references():
     pairs = [Pair("read", "R IY D"), Pair("a", "AH"), Pair("read", "R EH D")]
     assert group_references(pairs) == (["read", "a"], [["R IY D", "R EH D"], ["AH"]])
@@ -130,6 +136,32 @@ def test_invalid_utf8_names_file_and_line(tmp_path):
         list(read_pairs(tmp_path / "x.tsv"))
     with pytest.raises(UserError, match=r"x\.tsv:3"):
         list(read_lines(tmp_path / "x.tsv"))
+
+
+@pytest.mark.parametrize("name", ["x.tsv", "x.jsonl", "x.txt"])
+def test_lone_carriage_returns_are_no_line_ends(tmp_path, name):
+    """Old Macintosh files: 96 rows would be one."""
+    rows = [json.dumps({"source": "a", "target": "b"}) if name == "x.jsonl" else "a\tb"] * 96
+    path = tmp_path / name
+    files = {"source": path, "target": path} if name == "x.txt" else path
+    path.write_bytes("\r".join(rows).encode() + b"\n")
+    with pytest.raises(UserError, match=rf"{name}:1: lone carriage returns within the line: 95, the first after char"):
+        list(read_pairs(files))
+    path.write_bytes("\n".join([*rows, "\r".join(rows[:3]), *rows]).encode())
+    with pytest.raises(UserError, match=rf"{name}:97: lone .*: 2, .* if lines end with them: tr '\\r' '\\n' < FILE"):
+        list(read_pairs(files))
+    assert "\r" in list(read_lines(path))[96]  # what is to be translated may hold one
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["x.tsv", "x.jsonl", "x.txt"])
+def test_other_encodings_are_named(tmp_path, name, encoding):
+    (tmp_path / name).write_bytes("a\tb\n".encode(encoding))
+    files = {"source": tmp_path / name, "target": tmp_path / name} if name == "x.txt" else tmp_path / name
+    said = rf"{name}: not valid UTF-8, but {encoding.upper()}, as its byte order mark says; convert it: iconv -f"
+    for read in (lambda: read_pairs(files), lambda: read_lines(tmp_path / name)):
+        with pytest.raises(UserError, match=said):
+            list(read())
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "jsonl"])
@@ -188,8 +220,10 @@ def test_faults_in_parquet(tmp_path, monkeypatch):
         ({"path": "a.txt"}, "the suffix does not tell the format"),
         ({"path": "a.tsv", "format": "csv"}, "unknown format 'csv'"),
         ({"path": "a.tsv", "source_colum": 1}, "did you mean source_column"),
-        ({"path": "a.tsv", "source_column": "de"}, "counted from 0, not 'de'"),
+        ({"path": "a.tsv", "source_column": ["de"]}, "source_column: must be text"),
+        ({"path": "a.tsv", "header": "perhaps"}, "header: must be true or false"),
         ({"source": "a", "target": "b", "format": "tsv"}, "aligned text files have none"),
+        ({"source": "a", "target": "b", "header": False}, "aligned text files have none"),
     ],
 )
 def test_settings_that_do_not_fit_together(files, message):

@@ -1,9 +1,11 @@
 """Arguments that several verbs take, and what is made of them."""
 
+import os
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from typing import TYPE_CHECKING
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from typing import TYPE_CHECKING, Any
 
+from qkv.cli.streams import complain
 from qkv.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,9 +41,19 @@ def add_checkpoint(parser: ArgumentParser) -> None:
 
 def add_pairs(parser: ArgumentParser, otherwise: str = "the recipe's data.test by default") -> None:
     """Where pairs are; see `files_of_pairs`."""
+    from qkv.text.formats import FORMATS
+
     parser.add_argument("--data", metavar="FILE", help=f"pairs as TSV, JSONL or Parquet; {otherwise}")
     parser.add_argument("--source", metavar="FILE", help="sources, one a line, aligned with --target")
     parser.add_argument("--target", metavar="FILE", help="targets, one a line, aligned with --source")
+    parser.add_argument(
+        "--format", metavar="NAME", help=f"of --data, if its suffix does not tell: {', '.join(FORMATS)}"
+    )
+    column = "its column in --data, a number from 0 or a name; by default as in the recipe's files of this format"
+    parser.add_argument("--source-column", metavar="COLUMN", help=f"the source: {column}")
+    parser.add_argument("--target-column", metavar="COLUMN", help="the same for the target")
+    header = "whether the first line of a TSV names its columns; as in the recipe, or as it looks, by default"
+    parser.add_argument("--header", action=BooleanOptionalAction, help=header)
 
 
 def add_beam(parser: ArgumentParser, what: str = "beam width; 1 is greedy; the recipe's by default") -> None:
@@ -96,13 +108,53 @@ def set_up_process(options: Namespace) -> None:
         torch.set_num_threads(options.threads)
 
 
-def files_of_pairs(options: Namespace) -> "PairFiles | None":
-    """Where the pairs are that were asked for; None if nothing was said."""
+def files_of_pairs(options: Namespace, *, stream: bool = False) -> "PairFiles | None":
+    """Where the pairs are that were asked for, read as `read_as_said`; None if no file was named.
+
+    `stream`: whether pairs come from standard input then, which columns may be said of, too.
+    """
     from qkv.text.corpus import PairFiles
 
-    if options.data is None and options.source is None and options.target is None:
-        return None
-    return PairFiles(path=options.data, source=options.source, target=options.target)
+    named = {"path": options.data, "source": options.source, "target": options.target}
+    if any(path is not None for path in named.values()):
+        return read_as_said(options, PairFiles(**named))
+    if (said := _said(options)) and not stream:
+        raise UserError(f"--{next(iter(said)).replace('_', '-')} goes with --data FILE")
+    return None
+
+
+def read_as_said(options: Namespace, files: "PairFiles") -> "PairFiles":
+    """These files, read as options say, and else as the recipe reads the same file or its own of this format."""
+    own = {} if files.path is None else _as_in_recipe(options.run, files.changed(format=options.format or files.format))
+    return files.changed(**own | _said(options))
+
+
+def _said(options: Namespace) -> dict[str, Any]:
+    """What options say of how a file is read."""
+    from qkv.text.corpus import READ_AS
+
+    return {name: value for name in READ_AS if (value := getattr(options, name)) is not None}
+
+
+def _as_in_recipe(run: str, files: "PairFiles") -> dict[str, Any]:
+    """How the recipe reads this file, or else the first of its own of this format; the latter is told."""
+    from qkv.run.directory import Run
+    from qkv.text.compression import plain_suffix
+
+    data = Run.open(run).config.data
+    named = {name: getattr(data, name) for name in ("test", "validation", "train")}
+    own = {name: ours.below(data.root) for name, ours in named.items() if ours is not None and ours.path is not None}
+    kind, real = files.format_name or plain_suffix(str(files.path)), os.path.realpath(str(files.path))
+    own = {name: ours for name, ours in own.items() if kind in (ours.format_name, plain_suffix(str(ours.path)))}
+    for ours in own.values():
+        if os.path.realpath(str(ours.path)) == real:
+            return ours.read_as()
+    for name, ours in own.items():
+        ways = ours.read_as()
+        if ways.keys() - {"format"}:
+            complain(f"{files.path}: read as data.{name} is: {', '.join(f'{key} {ways[key]}' for key in ways)}")
+        return ways
+    return {}
 
 
 def files_or_test(options: Namespace) -> "PairFiles":

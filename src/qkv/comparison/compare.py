@@ -25,7 +25,7 @@ from qkv.files import explained, new_directory, write_json, write_text
 from qkv.measuring.environment import Environment, now
 from qkv.metrics import METRICS
 from qkv.run.changes import flat
-from qkv.run.directory import Run
+from qkv.run.directory import Run, check_name
 from qkv.run.lock import locked
 from qkv.run.preparation import pair_files, prepare, training_corpus, validation_corpus
 from qkv.text.corpus import read_pairs
@@ -135,7 +135,9 @@ def _train(config: Config, others: Sequence[Config], progress: bool) -> None:
         if not run.config_path.is_file():
             donor = _donor(config, others)
             if donor is None:
-                prepare(config, resume=False)
+                notices = prepare(config, resume=False).notices
+                for notice in notices if progress else ():
+                    tqdm.write(notice, file=sys.stderr)
             else:
                 write_text(run.config_path, config.to_yaml())
                 _take_over(run, donor)
@@ -197,6 +199,7 @@ def _check(variants: Sequence[Variant], metrics: Sequence[str] | None) -> None:
 def _check_directory(variant: Variant) -> None:
     """Refuse a run of that name which was made by another recipe."""
     run = Run(variant.config.run)
+    check_name(run.path)
     if not run.path.exists() or (run.path.is_dir() and not any(run.path.iterdir())):
         return
     there, wanted = _settings(Run.open(run.path).config), _settings(variant.config)

@@ -1,7 +1,7 @@
 """How well a run does on pairs it has not seen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qkv.metrics import METRICS, Score, compute_for_pairs
 from qkv.text.corpus import Pair, PairFiles, read_pairs
@@ -16,11 +16,13 @@ class Evaluation:
         scores: by the metric's name.
         pairs: source and reference, as they were read.
         outputs: the model's best output for each pair's source.
+        remarks: what a person should be told of the files; see `read_pairs`.
     """
 
     scores: dict[str, Score]
     pairs: list[Pair]
     outputs: list[str]
+    remarks: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -46,9 +48,10 @@ def evaluate(
         UserError: if the pairs cannot be read or a metric is unknown.
     """
     METRICS.check(*metrics)
-    pairs = list(read_pairs(files))
+    remarks: list[str] = []
+    pairs = list(read_pairs(files, remarks.append))
     sources = list(dict.fromkeys(pair.source for pair in pairs))
     outputs = translator.translate(sources, beam=beam, length_penalty=length_penalty, progress=progress)
     output_of = dict(zip(sources, outputs, strict=True))
     scores = compute_for_pairs(metrics, pairs, output_of)
-    return Evaluation(scores, pairs, [output_of[pair.source] for pair in pairs])
+    return Evaluation(scores, pairs, [output_of[pair.source] for pair in pairs], remarks)

@@ -1,7 +1,10 @@
 """A run directory: what lies in it and where."""
 
 import json
+import os
 import re
+import reprlib
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,21 @@ from qkv.run.checksums import verify
 from qkv.text.tokenizer import Tokenizers
 
 _STEP = re.compile(r"step-\d{8,}")
+_INSIDE = 128  # bytes for the names of what lies in a run
+
+
+def check_name(path: Path) -> None:
+    """Refuse, by `UserError`, a name that no directory can have, or that could not be shown and written down."""
+    shown = reprlib.repr(str(path))
+    for character in str(path):
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            raise UserError(f"run={shown}: {character!r} cannot stand in the name of a run; choose another")
+    there = next(parent for parent in path.absolute().parents if os.path.isdir(parent))
+    names = {"PC_NAME_MAX": [*path.parts], "PC_PATH_MAX": [f"{path.absolute()}{'/' * _INSIDE}"]}
+    for limit, parts in names.items():
+        most, length = os.pathconf(there, limit), max((len(os.fsencode(part)) for part in parts), default=0)
+        if 0 < most < length:
+            raise UserError(f"run={shown}: a name of {length:,} bytes, and {most:,} is the most here; choose a shorter")
 
 
 class Run:

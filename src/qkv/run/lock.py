@@ -22,8 +22,8 @@ def locked(run: Run) -> Iterator[None]:
     Raises:
         UserError: if another process trains it, which is named; or if the directory cannot be written.
     """
-    new = not run.path.exists()
     with explained(run.path):
+        new = [path for path in (run.path, *run.path.parents) if not path.exists()]
         run.path.mkdir(parents=True, exist_ok=True)
         while not _is_there(file := _lock(run), run):  # whoever had it before has just removed it
             file.close()
@@ -36,9 +36,9 @@ def locked(run: Run) -> Iterator[None]:
         if _is_there(file, run):
             run.lock_path.unlink()
         file.close()
-        if new:
-            with suppress(OSError):  # nothing came of the run
-                run.path.rmdir()
+        with suppress(OSError):  # it is not empty: something came of the run
+            for path in new:
+                path.rmdir()
 
 
 def _lock(run: Run) -> IO[str]:

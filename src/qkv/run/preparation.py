@@ -6,7 +6,7 @@ Tokenizers and encoded pairs carry a stamp of the files that they were made from
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from qkv.config.loading import model_options, spelled_out
@@ -18,7 +18,7 @@ from qkv.nn.seq2seq import Seq2Seq
 from qkv.progress import bar
 from qkv.run.changes import check_stamp, stamp
 from qkv.run.checksums import write_manifest
-from qkv.run.directory import Run
+from qkv.run.directory import Run, check_name
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.text.encoded import EncodedCorpus, write_encoded
 from qkv.text.tokenizer import Tokenizers
@@ -30,13 +30,15 @@ _MADE_FROM = "made_from.json"
 class Prepared:
     """A run that is ready to be trained.
 
-    In `config` every option of the model is spelled out; `model_options` is the architecture's own object.
+    In `config` every option of the model is spelled out; `model_options` is the architecture's own object. `notices`
+    are lines that the user should see before training, of what was found while it was made ready.
     """
 
     run: Run
     config: Config
     tokenizers: Tokenizers
     model_options: Any
+    notices: list[str] = field(default_factory=list)
 
     def build_model(self) -> Seq2Seq:
         """A freshly initialised model."""
@@ -64,27 +66,35 @@ def prepare(config: Config, *, resume: bool) -> Prepared:
     run = Run(config.run)
     pair_files(config, "train")
     if resume:
-        prepared = _prepare(run, config)
+        prepared = _prepare(run, config, [])
         _check_encoded(prepared)
         return prepared
     refuse_to_overwrite(run)
+    notices: list[str] = []
     for name in ("validation", "test"):  # a fault on the last line is found now, before anything is written;
         if getattr(config.data, name) is not None:  # the tokenizer reads the training pairs right after this
-            for _ in read_pairs(pair_files(config, name)):
+            for _ in read_pairs(pair_files(config, name), notices.append):
                 pass
+    new = not run.path.exists()
     write_text(run.config_path, config.to_yaml())
     try:
-        prepared = _prepare(run, config)
+        prepared = _prepare(run, config, notices)
         training_corpus(prepared, epoch=0)
         validation_corpus(prepared)
         return prepared
     except UserError:
-        shutil.rmtree(run.path, ignore_errors=True)
+        for path in run.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path != run.lock_path:
+                path.unlink()
+        if new:  # else it is the lock's, or the user's, perhaps behind a link
+            run.path.rmdir()
         raise
 
 
-def _prepare(run: Run, config: Config) -> Prepared:
-    tokenizers = _tokenizers(run, config)
+def _prepare(run: Run, config: Config, notices: list[str]) -> Prepared:
+    tokenizers = _tokenizers(run, config, notices)
     options = model_options(
         config.model, vocab_size=tokenizers.source.vocab_size, target_vocab_size=tokenizers.target.vocab_size
     )
@@ -94,7 +104,7 @@ def _prepare(run: Run, config: Config) -> Prepared:
             f"data.max_length is {config.data.max_length}, but model.position=learned has vectors for only "
             f"model.max_length={limit} positions; lower the one or raise the other"
         )
-    return Prepared(run, spelled_out(config, options), tokenizers, options)
+    return Prepared(run, spelled_out(config, options), tokenizers, options, notices)
 
 
 def training_corpus(prepared: Prepared, epoch: int) -> EncodedCorpus:
@@ -173,18 +183,19 @@ def _check_encoded(prepared: Prepared) -> None:
 
 
 def refuse_to_overwrite(run: Run) -> None:
-    """Leave alone, by `UserError`, what exists already, but for an empty directory."""
+    """Leave alone, by `UserError`, what exists already, but for an empty directory; and refuse an impossible name."""
+    check_name(run.path)
     if run.path.exists() and (not run.path.is_dir() or set(run.path.iterdir()) - {run.lock_path}):
         raise UserError(
             f"{run.path}: exists already; go on with `qkv train --resume {run.path}`, or choose another run=DIRECTORY"
         )
 
 
-def _tokenizers(run: Run, config: Config) -> Tokenizers:
+def _tokenizers(run: Run, config: Config, notices: list[str]) -> Tokenizers:
     if run.tokenizer_path.is_dir():
         return run.tokenizers()
     files = pair_files(config, "train")
-    pairs = _counted(read_pairs(files), "learning the tokenizer")
+    pairs = _counted(read_pairs(files, notices.append), "learning the tokenizer")
     with explained(run.tokenizer_path), new_directory(run.tokenizer_path) as new:
         write_json(new / _MADE_FROM, stamp(files))
         tokenizers = Tokenizers.learn(pairs, new, config.tokenizer, seed=config.seed)

@@ -14,8 +14,9 @@ from pydantic import Field, model_validator
 
 from qkv.errors import UserError
 from qkv.settings import OneOf, Section
+from qkv.text.compression import plain_suffix
 from qkv.text.formats import FORMATS
-from qkv.text.formats.contract import Format
+from qkv.text.formats.contract import Say, unsaid
 from qkv.text.lines import check_readable, decoded, lines_of
 
 
@@ -27,6 +28,7 @@ class Pair(NamedTuple):
 
 
 Column = Annotated[str, Field(coerce_numbers_to_str=True)]
+READ_AS = ("format", "source_column", "target_column", "header")
 
 
 class PairFiles(Section):
@@ -37,10 +39,13 @@ class PairFiles(Section):
     target: str | None = Field(None, description="a text file, one target sequence a line, aligned with the source")
     format: Annotated[str, OneOf("format", FORMATS)] | None = Field(None, description="if the suffix does not tell")
     source_column: Column | None = Field(
-        None, description="TSV: a number, counted from 0 (0); JSONL, Parquet: a name (source)"
+        None, description="TSV: a number from 0, or a name in the header (0); JSONL, Parquet: a name (source)"
     )
     target_column: Column | None = Field(
-        None, description="TSV: a number, counted from 0 (1); JSONL, Parquet: a name (target)"
+        None, description="TSV: a number from 0, or a name in the header (1); JSONL, Parquet: a name (target)"
+    )
+    header: bool | None = Field(
+        None, description="TSV: whether the first line names the columns; null: if it can hardly be a pair"
     )
 
     @model_validator(mode="before")
@@ -54,9 +59,25 @@ class PairFiles(Section):
             raise ValueError("pairs: give either 'path' (one file) or 'source' and 'target' (two), not both")
         if self.path is None and (self.source is None or self.target is None):
             raise ValueError("pairs: give 'path' (one file), or both 'source' and 'target' (two aligned files)")
-        if self.path is None and (self.format, self.source_column, self.target_column) != (None, None, None):
-            raise ValueError("pairs: 'format' and columns belong to 'path'; aligned text files have none")
+        if self.path is None and self.read_as():
+            raise ValueError("pairs: 'format', 'header' and columns belong to 'path'; aligned text files have none")
         return self
+
+    @property
+    def format_name(self) -> str | None:
+        """The format of the one file, said or told by its suffix, below that of a compression."""
+        if self.format is not None or self.path is None:
+            return self.format
+        suffix = plain_suffix(self.path)
+        for name in FORMATS:
+            with suppress(UserError):  # another package's that does not load is no fault of this file
+                if suffix in FORMATS[name].suffixes:
+                    return name
+        return None
+
+    def read_as(self) -> dict[str, Any]:
+        """What is said of how one file is to be read: format, columns, header."""
+        return {name: value for name in READ_AS if (value := getattr(self, name)) is not None}
 
     def below(self, root: str) -> "PairFiles":
         """The same files, their paths taken from a directory."""
@@ -64,11 +85,12 @@ class PairFiles(Section):
         return self.changed(**{name: os.path.join(root, path) for name, path in paths.items() if path is not None})
 
 
-def read_pairs(files: PairFiles | dict[str, Any] | str | Path) -> Iterator[Pair]:
+def read_pairs(files: PairFiles | dict[str, Any] | str | Path, say: Say = unsaid) -> Iterator[Pair]:
     """The pairs in `files`, in order, one at a time. Only line ends are stripped; empty lines are kept as "".
 
     Args:
-        files: or a mapping of what `PairFiles` takes, or the path of one file.
+        files: or a mapping of what `PairFiles` takes, or the path of one file. Compressed ones are unpacked.
+        say: told what the user should know of them: a header that was left out, columns that nobody chose, …
 
     Raises:
         UserError: at once, if a file is missing or its format unknown; while reading, if two files differ in
@@ -76,12 +98,7 @@ def read_pairs(files: PairFiles | dict[str, Any] | str | Path) -> Iterator[Pair]
     """
     files = PairFiles.of(files)
     paths = [Path(path) for path in (files.path, files.source, files.target) if path is not None]
-    if files.path is None:
-        pairs = _aligned(*paths)
-    else:
-        file_format = _format_of(paths[0]) if files.format is None else FORMATS[files.format]
-        said = zip((files.source_column, files.target_column), file_format.columns, strict=True)
-        pairs = file_format.read(paths[0], *(default if column is None else column for column, default in said))
+    pairs = _aligned(*paths) if files.path is None else _of_one_file(paths[0], files, say)
     for path in paths:
         check_readable(path)
     return _not_empty(map(Pair._make, pairs), paths)
@@ -90,13 +107,15 @@ def read_pairs(files: PairFiles | dict[str, Any] | str | Path) -> Iterator[Pair]
 def read_lines(file: str | Path | Iterable[bytes]) -> Iterator[str]:
     """The lines of UTF-8 text, in a file or in a stream such as `sys.stdin.buffer`, without their line ends.
 
+    A file may be compressed.
+
     Raises:
         UserError: at once, if the file is missing; while reading, if a line is not UTF-8.
     """
     if not isinstance(file, str | Path):
         return decoded(file, "standard input")
     check_readable(Path(file))
-    return lines_of(Path(file))
+    return lines_of(Path(file), lone_cr=True)
 
 
 def group_references(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[list[str]]]:
@@ -124,12 +143,17 @@ def _aligned(source_path: Path, target_path: Path) -> Iterator[tuple[str, str]]:
         yield source, target
 
 
-def _format_of(path: Path) -> Format:
-    for name in FORMATS:
-        with suppress(UserError):  # another package's that does not load is no fault of this file
-            if path.suffix.lower() in FORMATS[name].suffixes:
-                return FORMATS[name]
-    raise UserError(f"{path}: the suffix does not tell the format; set 'format' to {', '.join(FORMATS)}")
+def _of_one_file(path: Path, files: PairFiles, say: Say) -> Iterator[tuple[str, str]]:
+    name = files.format_name
+    if name is None:
+        raise UserError(f"{path}: the suffix does not tell the format; set 'format' to {', '.join(FORMATS)}")
+    columns = files.source_column, files.target_column
+    if FORMATS[name].numbered:
+        return FORMATS[name].read(path, *columns, files.header, say)
+    if files.header is not None:
+        raise UserError(f"{path}: {name} names its columns itself, so that 'header' does not belong to it")
+    said = zip(columns, FORMATS[name].columns, strict=True)
+    return FORMATS[name].read(path, *(default if column is None else column for column, default in said))
 
 
 def _not_empty(pairs: Iterator[Pair], paths: list[Path]) -> Iterator[Pair]:

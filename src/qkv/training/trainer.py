@@ -83,6 +83,8 @@ def _train(config: Config, before: Config | None, began: float, progress: bool) 
         trainer = Trainer(prepared, device, began=began, progress=progress)
         # Not earlier: overrides that do not fit the checkpoint must not spoil the run's configuration.
         write_text(run.config_path, prepared.config.to_yaml())
+        for notice in prepared.notices:
+            trainer.progress.say(notice)
         if foreign := foreign_options(config.model):
             trainer.progress.say(
                 f"{config.model.architecture} has no such options, so they do nothing: {', '.join(foreign)}"

@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from qkv.cli.arguments import add_head, add_pairs, add_run, files_or_test, translator_of
-from qkv.cli.streams import put
+from qkv.cli.streams import complain, put
 from qkv.errors import UserError
 
 
@@ -31,7 +31,7 @@ def run(options: Namespace) -> None:
     elif options.shifted:
         raise UserError("--shifted goes with --layer and --head; where the best head is chosen, both are tried")
     gold = None if options.gold is None else read_pharaoh(read_lines(options.gold))
-    found = align(translator_of(options), list(read_pairs(files)), head=head, gold=gold)
+    found = align(translator_of(options), list(read_pairs(files, complain)), head=head, gold=gold)
     if head is None:
         print(f"{found.head}: {found.chosen_by}", file=sys.stderr)
     put(map(to_pharaoh, found.links), options.output)

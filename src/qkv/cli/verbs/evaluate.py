@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from qkv.cli.arguments import add_pairs, add_run, add_search, files_or_test, names, translator_of
-from qkv.cli.streams import is_terminal, one_line, put
+from qkv.cli.streams import complain, is_terminal, one_line, put
 
 
 def add(parser: ArgumentParser) -> None:
@@ -32,6 +32,8 @@ def run(options: Namespace) -> None:
         length_penalty=options.length_penalty,
         progress=is_terminal(sys.stderr),
     )
+    for remark in result.remarks:
+        complain(remark)
     if options.json:
         print(json.dumps({s.name: {"value": s.value, "signature": s.signature} for s in result.scores.values()}))
     else:

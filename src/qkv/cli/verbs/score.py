@@ -2,11 +2,15 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
-from itertools import count
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from qkv.cli.arguments import add_engine, add_pairs, add_run, files_of_pairs, translator_of
-from qkv.cli.streams import in_chunks, input_lines, is_terminal
+from qkv.cli.arguments import add_engine, add_pairs, add_run, files_of_pairs, read_as_said, translator_of
+from qkv.cli.streams import complain, in_chunks, input_lines, is_terminal
 from qkv.errors import UserError
+
+if TYPE_CHECKING:
+    from qkv.text.corpus import Pair
 
 
 def add(parser: ArgumentParser) -> None:
@@ -17,16 +21,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    from qkv.text.corpus import Pair, read_pairs
-
-    def pair_of(number: int, line: str) -> Pair:
-        columns = line.split("\t")
-        if len(columns) < 2:
-            raise UserError(f"standard input:{number}: no tab; write source TAB target")
-        return Pair(*columns[:2])
-
-    files = files_of_pairs(options)
-    pairs = map(pair_of, count(1), input_lines(None)) if files is None else read_pairs(files)
+    pairs = _pairs(options)
     translator, progress = translator_of(options), is_terminal(sys.stderr)
     for score in in_chunks(pairs, lambda chunk: translator.score(chunk, progress=progress)):
         columns = [f"{score.log_probability:.4f}", f"{score.perplexity:.4f}"]
@@ -34,3 +29,18 @@ def run(options: Namespace) -> None:
             tokens = zip(score.tokens, score.token_log_probabilities, strict=True)
             columns.append(" ".join(f"{token}:{value:.4f}" for token, value in tokens))
         print("\t".join(columns))
+
+
+def _pairs(options: Namespace) -> "Iterator[Pair]":
+    from qkv.text.corpus import Pair, PairFiles, read_pairs
+    from qkv.text.formats.tsv import pairs_of
+
+    files = files_of_pairs(options, stream=True)
+    if files is not None:
+        return read_pairs(files, complain)
+    if options.format not in (None, "tsv"):
+        raise UserError(f"standard input is read as TSV; --format {options.format} goes with --data FILE")
+    name = "standard input"
+    how = read_as_said(options, PairFiles(path=name, format="tsv"))
+    read = pairs_of(input_lines(None), name, how.source_column, how.target_column, how.header, complain, ahead=0)
+    return map(Pair._make, read)
