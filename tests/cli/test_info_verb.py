@@ -32,6 +32,13 @@ def test_info_of_separate_tokenizers(recipe, tmp_path, ok):
     )
 
 
+def test_info_shows_the_books(run, ok):
+    """What was read, what of it was kept, and how much of that is known."""
+    sides = "; ".join(rf"(?P<{side}>\d+) {side} tokens, (?P={side}) known, 0 unknown" for side in ("source", "target"))
+    for name in ("training", "validation"):
+        assert any(re.fullmatch(f"{name} +10 pairs read, 10 kept; {sides}", line) for line in ok("info", run))
+
+
 @pytest.mark.parametrize("damaged", ["state.json", "model.safetensors"])
 def test_info_of_a_damaged_checkpoint(damaged, own_run, refused):
     (Path(own_run, "best").resolve() / damaged).write_bytes(b"{")

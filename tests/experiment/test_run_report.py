@@ -89,6 +89,12 @@ def test_training_ends_with_a_report_of_what_was_recorded(run, page):
     assert qkv.__version__ in page
 
 
+def test_the_books_of_the_data_are_shown(page):
+    rows = dict(re.findall(r"<dt>(training|validation)</dt><dd[^>]*>(.*?)</dd>", page))
+    assert re.match(r"10 pairs read, 10 kept; (\d+) source tokens, \1 known, 0 unknown; ", rows["training"])
+    assert re.match(r"2 pairs read, 2 kept; \d+ source tokens, \d+ known, [1-9]\d* unknown; ", rows["validation"])
+
+
 def test_samples_are_shown_over_time(run, page):
     outputs = [record["samples"][1]["output"] for record in run.metrics() if record["event"] == "validation"]
     table = page[page.index("<bdi>Source: ab</bdi>") :].partition("</table>")[0]

@@ -1,5 +1,7 @@
 """What is made before the first step, and what is refused."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import pytest
 from qkv.config.loading import load_config
 from qkv.errors import UserError
 from qkv.run import preparation
+from qkv.run.description import books
 from qkv.run.directory import Run
-from qkv.run.preparation import pair_files, prepare, training_corpus, validation_corpus
+from qkv.run.preparation import losses, pair_files, prepare, training_corpus, validation_corpus
 from qkv.text.tokenizer import Tokenizers
 
 
@@ -161,3 +164,75 @@ def test_subword_sampling_cuts_anew_in_every_epoch(recipe):
 def test_without_sampling_all_epochs_are_one(recipe):
     prepared = prepare(load_config(recipe()), resume=False)
     assert ids_of(training_corpus(prepared, 0)) == ids_of(training_corpus(prepared, 7))
+
+
+WORDS = ["ab", "ba", "abba", "baab", "aabb", "bbaa", "abab", "baba"]
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "char"])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        [f"{word}\0" for word in WORDS],
+        [f"{word}▅" if n % 2 else word for n, word in enumerate(WORDS)],
+        [f"{word}▁{word}" for word in WORDS],
+        ["<s>", "</s>", "<unk>", "<pad>", *WORDS[4:]],
+        [f"{word}\r" for word in WORDS],
+        ["ACGT" * 16_500, *WORDS[1:]],
+    ],
+    ids=["NUL", "lower five eighths block", "lower one eighth block", "special pieces", "CR", "long lines"],
+)
+def test_no_token_of_the_training_pairs_is_unknown(recipe, tmp_path, kind, targets):
+    """From each of these a tokenizer was learnt that did not know them, and then a model, without a word."""
+    path = tmp_path / "train.jsonl"
+    pairs = zip(WORDS, targets, strict=True)
+    path.write_text("".join(json.dumps({"source": source, "target": target}) + "\n" for source, target in pairs))
+    data = {"train": str(path), "validation": str(path), "max_length": 100_000}
+    prepared = prepare(load_config(recipe(data=data, tokenizer={"kind": kind})), resume=False)
+    assert list(losses(prepared, epoch=0)) == []
+    tokenizer, corpus = prepared.tokenizers.target, training_corpus(prepared, 0)
+    assert tokenizer.decode(corpus.target(i) for i in range(len(corpus))) == targets
+
+
+def test_unknown_tokens_are_refused_where_every_character_was_to_be_learnt(recipe, tmp_path):
+    pairs = write(tmp_path / "pairs.tsv", "aaabbb\tx\n" * 9 + "aab\tdxd\n")
+    data, tokenizer = {"train": pairs, "validation": None}, {"kind": "char", "vocab_size": 7}
+    message = (
+        "data.train: target tokens that the tokenizer does not know: 2 of 22 (9.09 %), first: 'd' (U+0064) in pair 10, "
+        "though tokenizer.character_coverage is 1; raise tokenizer.vocab_size (7), or allow it by"
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        prepare(load_config(recipe(data=data, tokenizer=tokenizer)), resume=False)
+    assert not (tmp_path / "run").exists()
+    allowed = recipe(data=data, tokenizer=tokenizer | {"character_coverage": 0.999})
+    assert list(losses(prepare(load_config(allowed), resume=False), epoch=0)) == [
+        "data.train: target tokens that the tokenizer does not know: 2 of 22 (9.09 %), first: 'd' (U+0064) in pair 10",
+        "data.train: targets that the tokenizer does not give back as they are: 1 of 10 (10 %): 1 for unknown symbols "
+        "(first: pair 10)",
+    ]
+
+
+def test_a_refusal_is_not_forgotten_by_resuming(recipe, tmp_path):
+    """A run that was killed between the encoding and the check."""
+    pairs = write(tmp_path / "pairs.tsv", "aaabbb\tx\n" * 9 + "aab\tdxd\n")
+    said = {"data": {"train": pairs}, "tokenizer": {"kind": "char", "vocab_size": 7}}
+    config = load_config(recipe(**said))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "_check_known", lambda prepared: training_corpus(prepared, 0))
+        prepare(config, resume=False)
+    with pytest.raises(UserError, match=r"target tokens .*: 2 of 22"):
+        prepare(config, resume=True)
+
+
+def test_the_books_are_kept_with_the_run(recipe, tmp_path):
+    pairs = write(tmp_path / "pairs.tsv", "ab\tba\n" * 5 + "ab\t\n" + "abababab\tba\n")
+    data = {"train": pairs, "max_length": 6}
+    prepared = prepare(load_config(recipe(data=data, tokenizer={"kind": "char"})), resume=False)
+    [train, validation] = books(prepared.run)
+    assert train == (
+        "training",
+        "7 pairs read, 5 kept, 2 left out (1 empty target (first: pair 6), 1 source too long (first: pair 7)); "
+        "15 source tokens, 15 known, 0 unknown; 15 target tokens, 15 known, 0 unknown",
+    )
+    assert validation[0] == "validation"
+    assert "20 pairs read, 20 kept; " in validation[1]

@@ -1,14 +1,16 @@
 """Tokenizers: round trips, special ids, reproducible sampling, vocabularies of awkward sizes."""
 
+import json
+
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qkv.errors import UserError
 from qkv.text import tokenizer as tokenizer_module
 from qkv.text.corpus import Pair
-from qkv.text.tokenizer import Tokenizer, Tokenizers, _sample
-from qkv.text.tokenizer_settings import KINDS, TokenizerSettings
+from qkv.text.tokenizer import LONGEST_LINE, Tokenizer, Tokenizers, _sample
+from qkv.text.tokenizer_settings import KINDS, SPACES, UNAMBIGUOUS, TokenizerSettings
 
 SENTENCES = [
     "ein kleiner Hund läuft über die Wiese",
@@ -212,7 +214,7 @@ def test_the_sample_is_fair_and_reproducible(monkeypatch):
     monkeypatch.setattr(tokenizer_module, "LEARN_FROM", 5)
 
     def sample(items, seed):
-        return _sample(iter(items), lambda item: 1, seed)
+        return _sample(iter(items), lambda item: 1, seed, lambda item: None)
 
     assert sample(range(5), 0) == [0, 1, 2, 3, 4]
     assert sample(range(1000), 3) == sample(range(1000), 3) != sample(range(1000), 4)
@@ -229,8 +231,142 @@ def test_the_sample_is_fair_and_reproducible(monkeypatch):
 def test_the_sample_is_limited_in_characters_too(monkeypatch):
     monkeypatch.setattr(tokenizer_module, "LEARN_FROM_CHARACTERS", 100)
     lines = ["x" * n for n in [30, 5, 40, 20, 5]]
+
+    def _sample(items, size, seed):
+        return tokenizer_module._sample(items, size, seed, lambda item: None)
+
     assert _sample(lines, len, 0) == lines
     for seed in range(100):
         drawn = _sample([*lines, *lines], len, seed)
         assert 60 < sum(map(len, drawn)) <= 100  # the next one, of 40 at most, did not fit
     assert _sample(["y" * 1000], len, 0) == ["y" * 1000]  # never nothing
+
+
+# Every text survives
+
+NASTY = [
+    *"\0\t\r\n\x0b\x0c\x1c\x1f\x7f\x85\xa0\u3000\u2028\u2029\u200b\u200d\u2060\ufeff\u202e\ufffd\ufffe\uffff\ufdd0\ue000",
+    *"▁▅⁇ <ab1Aéﬁİ😀𝔘犬ا\u0301\U00100000\U0010001b\U00102581\U0010fffd\U0010ffff",
+    *("<s>", "</s>", "<unk>", "<pad>", "s>", "<0x0A>", "<2de>", "  ", " ⁇ ", "\r\r\n", "e\u0301", "👩\u200d🚀"),
+]
+TEXTS = st.lists(st.sampled_from(NASTY) | st.characters(exclude_categories=["Cs"]), max_size=12).map("".join)
+
+
+def collapsed(text):
+    return " ".join(word for word in text.split(" ") if word)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spaces", SPACES)
+@given(lines=st.lists(TEXTS, min_size=1, max_size=4))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_text_that_was_learnt_from_survives(tmp_path, kind, spaces, lines):
+    """Characters of all planes, line ends, what is not to be seen, and what is spelled like a special piece."""
+    lines = [*lines, "some text "]
+    tokenizer = Tokenizer.learn(lines, tmp_path / "m", TokenizerSettings(kind=kind, vocab_size=5000, spaces=spaces))
+    expected = lines if spaces == "keep" else [collapsed(line) for line in lines]
+    for loaded in (tokenizer, Tokenizer.load(tmp_path / "m")):
+        ids = loaded.encode(lines)
+        assert loaded.decode(ids) == expected
+        assert [loaded.unknown(line) for line in lines] == [[] for _ in lines]
+        assert not any(loaded.unk in line for line in ids)
+    if kind not in UNAMBIGUOUS:
+        assert tokenizer.decode(tokenizer.encode(lines, 0.3, seed=1)) == expected
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def keeping(request, tmp_path_factory):
+    """A tokenizer that keeps spaces, of each kind."""
+    settings = TokenizerSettings(kind=request.param, vocab_size=5000, spaces="keep")
+    return Tokenizer.learn([*SENTENCES, "a  b  "], tmp_path_factory.mktemp("tokenizer") / "m", settings)
+
+
+@settings(deadline=None)
+@given(line=st.lists(st.sampled_from(["Hund", "Katze ", " ", "  ", "犬", "猫犬", "a", "▁", "<s>", "\0"])).map("".join))
+def test_unknown_says_what_each_unk_stands_for(keeping, line):
+    (ids,) = keeping.encode([line])
+    unknown = keeping.unknown(line)
+    assert len(unknown) == ids.count(keeping.unk)
+    (text,) = keeping.decode([ids])
+    assert "".join(f"{a}{b}" for a, b in zip(text.split("⁇"), [*unknown, ""], strict=True)) == line
+
+
+def test_all_characters_of_unicode_are_learnt(tmp_path):
+    """The first two planes whole, of the others every hundredth; the other kinds take the same characters."""
+    every = [chr(c) for c in (*range(0xD800), *range(0xE000, 0x20000), *range(0x20000, 0x110000, 101))]
+    lines = ["".join(every[i : i + 1000]) for i in range(0, len(every), 1000)]
+    tokenizer = Tokenizer.learn(lines, tmp_path / "m", TokenizerSettings(kind="char", vocab_size=2_000_000))
+    ids = tokenizer.encode(lines)
+    assert not any(tokenizer.unk in line for line in ids)
+    assert tokenizer.decode(ids) == lines
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lines_longer_than_sentencepiece_learns_from(tmp_path, kind):
+    lines = ["ACGT" * 16_500, "ÄÖÜ " * 12_000, "x", "y" * (LONGEST_LINE // 4 - 1) + "\r" + "y" * LONGEST_LINE]
+    tokenizer = Tokenizer.learn(lines, tmp_path / "m", TokenizerSettings(kind=kind, vocab_size=40))
+    ids = tokenizer.encode(lines)
+    if kind == "word":  # one word of 66,000 letters is more than it takes: said, see test_encoded
+        assert tokenizer.unknown(lines[0]) == lines[:1]
+        assert tokenizer.unknown(lines[1]) == []
+    else:
+        assert not any(tokenizer.unk in line for line in ids)
+        assert tokenizer.decode(ids) == [lines[0], lines[1] if kind == "char" else lines[1].strip(), *lines[2:]]
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "char"])
+def test_characters_outside_the_sample_are_learnt_too(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(tokenizer_module, "LEARN_FROM", 30)
+    pairs = [*PAIRS * 20, *(Pair(chr(0x4E00 + n), chr(0xAC00 + n)) for n in range(80))]
+    for joint in (True, False):
+        settings = TokenizerSettings(kind=kind, vocab_size=300, joint=joint)
+        tokenizers = Tokenizers.learn(pairs, tmp_path / str(joint), settings)
+        for side, tokenizer in enumerate((tokenizers.source, tokenizers.target)):
+            lines = [pair[side] for pair in pairs]
+            assert tokenizer.decode(tokenizer.encode(lines)) == lines
+
+
+def test_a_rare_character_of_a_large_text_is_learnt(tmp_path):
+    """SentencePiece sums up shares in single precision: of more than 2^25 characters one more is none."""
+    lines = [*["ab" * 32_000] * 530, "犬"]
+    tokenizer = Tokenizer.learn(lines, tmp_path / "m", TokenizerSettings(kind="char", vocab_size=50))
+    assert tokenizer.unknown("犬") == []
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "char"])
+@pytest.mark.parametrize("normalization", ["identity", "nfkc"])
+def test_asking_for_rare_characters_changes_nothing_else(tmp_path, monkeypatch, kind, normalization):
+    settings = TokenizerSettings(kind=kind, vocab_size=60, normalization=normalization)
+    lines = [*SENTENCES * 9, "ﬁ e\u0301"]
+    usual = Tokenizer.learn(lines, tmp_path / "m", settings)
+    monkeypatch.setattr(tokenizer_module, "EXACT_UP_TO", 500)
+    asked = Tokenizer.learn(lines, tmp_path / "n", settings)
+    assert asked.to_bytes() != usual.to_bytes()  # it has been asked
+    assert asked.pieces(range(asked.vocab_size)) == usual.pieces(range(usual.vocab_size))
+    assert asked.encode(lines) == usual.encode(lines)
+
+
+@pytest.mark.parametrize("normalization", ["nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf"])
+@given(lines=st.lists(TEXTS, min_size=1, max_size=4))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_with_normalisation_every_character_is_known(tmp_path, normalization, lines):
+    lines = [*lines, "text"]
+    settings = TokenizerSettings(kind="char", vocab_size=5000, normalization=normalization)
+    tokenizer = Tokenizer.learn(lines, tmp_path / "m", settings)
+    assert [tokenizer.unknown(line) for line in lines] == [[] for _ in lines]
+    assert not any("⁇" in text for text in tokenizer.decode(tokenizer.encode(lines)))  # a literal one becomes "??"
+
+
+def test_tokenizers_that_were_learnt_before_there_was_an_escape(tmp_path):
+    """They hide nothing: a literal ▁ is the space that it was."""
+    Tokenizer.learn(["a b ▁"], tmp_path / "m", TokenizerSettings(kind="char", vocab_size=50))
+    listing = json.loads((tmp_path / "settings.json").read_text())
+    assert listing["m"].pop("reserved") == ["\0", "\t", "\x1f", "▁", "▅"]
+    (tmp_path / "settings.json").write_text(json.dumps(listing))
+    before = Tokenizer.load(tmp_path / "m")
+    assert before.decode(before.encode(["a▁b"])) == ["a b"]
+
+
+def test_half_a_character_is_refused(keeping):
+    with pytest.raises(UserError, match=r"^'a.ud800': a lone surrogate .* is not text$"):
+        keeping.encode(["Hund", "a\ud800"])

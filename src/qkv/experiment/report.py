@@ -19,6 +19,7 @@ from qkv.pages.frame import render
 from qkv.pages.style import Series
 from qkv.pages.tables import Table
 from qkv.run.checkpoint import read_description
+from qkv.run.description import books
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
 from qkv.text.corpus import read_pairs
@@ -94,7 +95,7 @@ def _summary(run: Run, translator: Translator, metrics: Sequence[Mapping[str, An
     speeds = sorted(record["tokens_per_second"] for record in metrics if record["event"] == "train")
     if speeds:
         rows.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} target tokens a second (median)"))
-    return [*rows, ("checkpoint in use", run.find_checkpoint().name)]
+    return [*rows, *books(run), ("checkpoint in use", run.find_checkpoint().name)]
 
 
 def _scores(config: Config, metrics: Sequence[Mapping[str, Any]], evaluation: Evaluation | None) -> Rows:

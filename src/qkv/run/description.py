@@ -4,11 +4,19 @@ from collections.abc import Iterator
 
 from qkv.run.checkpoint import load_model, read_description
 from qkv.run.directory import Run
+from qkv.text.encoded import EncodedCorpus
 
 
 def describe(run: Run) -> str:
     """Tokenizers, model, progress and checkpoints, one a line; `UserError` if a part of the run is damaged."""
     return "\n".join(f"{name:13}{text}" for name, text in _rows(run))
+
+
+def books(run: Run) -> Iterator[tuple[str, str]]:
+    """What became of the pairs that were prepared for training and for validation, as far as they lie here."""
+    for name, title in (("train", "training"), ("validation", "validation")):
+        for path in sorted(run.encoded_path(name).parent.glob(f"{name}*/meta.json"))[-1:]:
+            yield title, "; ".join(EncodedCorpus.open(path.parent).balance.rows())
 
 
 def _rows(run: Run) -> Iterator[tuple[str, str]]:
@@ -18,6 +26,7 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
         sides = {"both": tokenizers.source}
     yield "run", str(run.path)
     yield "tokenizer", "; ".join(f"{name}: {side.kind}, {side.vocab_size:,} tokens" for name, side in sides.items())
+    yield from books(run)
     if not run.checkpoints():
         yield "model", f"{run.config.model.architecture}, no checkpoint yet"
         return

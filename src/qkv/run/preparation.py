@@ -22,6 +22,7 @@ from qkv.run.directory import Run, check_name
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.text.encoded import EncodedCorpus, write_encoded
 from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import SIDES
 
 _MADE_FROM = "made_from.json"
 
@@ -68,6 +69,8 @@ def prepare(config: Config, *, resume: bool) -> Prepared:
     if resume:
         prepared = _prepare(run, config, [])
         _check_encoded(prepared)
+        if not run.checkpoints():
+            _check_known(prepared)
         return prepared
     refuse_to_overwrite(run)
     notices: list[str] = []
@@ -79,7 +82,7 @@ def prepare(config: Config, *, resume: bool) -> Prepared:
     write_text(run.config_path, config.to_yaml())
     try:
         prepared = _prepare(run, config, notices)
-        training_corpus(prepared, epoch=0)
+        _check_known(prepared)
         validation_corpus(prepared)
         return prepared
     except UserError:
@@ -180,6 +183,25 @@ def _check_encoded(prepared: Prepared) -> None:
                 raise UserError(
                     f"data.{name}: this run was made from other files, and has no stamp that tells their like"
                 )
+
+
+def _check_known(prepared: Prepared) -> None:
+    """Refuse, before the first step, unknown tokens in training pairs whose every character was to be learnt."""
+    unknown = training_corpus(prepared, epoch=0).balance.unknown_tokens()
+    for side in SIDES:
+        settings = prepared.config.tokenizer.side(side)
+        if side in unknown and settings.covers_all:
+            raise UserError(
+                f"data.train: {unknown[side]}, though tokenizer.character_coverage is 1; raise tokenizer.vocab_size "
+                f"({settings.vocab_size}), or allow it by a character_coverage below 1"
+            )
+
+
+def losses(prepared: Prepared, epoch: int) -> Iterator[str]:
+    """A line for everything of the pairs that this training does not see as it stands in the files."""
+    for name, corpus in (("train", training_corpus(prepared, epoch)), ("validation", validation_corpus(prepared))):
+        if corpus is not None:
+            yield from (f"data.{name}: {line}" for line in corpus.balance.losses())
 
 
 def refuse_to_overwrite(run: Run) -> None:

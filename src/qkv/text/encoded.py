@@ -7,16 +7,17 @@ are little-endian.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import chain, compress, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, compress, count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from qkv.errors import UserError
 from qkv.files import explained, new_directory, to_json
+from qkv.text.balance import Balance, Count
 from qkv.text.corpus import Pair
 from qkv.text.tokenizer import Tokenizer, Tokenizers
 
@@ -31,13 +32,13 @@ class EncodedCorpus:
     Attributes:
         source_lengths: length of each source, eos included; int32, memory-mapped.
         target_lengths: length of each target, eos included; int32, memory-mapped.
-        dropped: how many pairs were left out when it was written (empty on a side, or too long).
+        balance: what was read, kept and dropped when it was written.
         made_from: what the writer said about the files that the pairs came from; None if nothing.
     """
 
     def __init__(self, directory: str | Path, meta: dict[str, Any]) -> None:
         self.directory = Path(directory)
-        self.dropped: int = meta["dropped"]
+        self.balance = Balance.of(meta)
         self.made_from: Any = meta.get("made_from")
         self._source, self._target = (_Side(self.directory / name, meta) for name in ("source", "target"))
         self.source_lengths, self.target_lengths = self._source.lengths, self._target.lengths
@@ -119,26 +120,68 @@ def write_encoded(
     Raises:
         UserError: no pair is left, or the disk cannot be written.
     """
-    directory = Path(directory)
-    read = kept = 0
+    directory, balance = Path(directory), Balance()
     with explained(directory), new_directory(directory) as new:
-        source, target = _Writer(new / "source", tokenizers.source), _Writer(new / "target", tokenizers.target)
+        writers = [_Writer(new / "source", tokenizers.source), _Writer(new / "target", tokenizers.target)]
         for number, some in enumerate(_chunks(pairs, PAIRS_AT_ONCE)):
-            source_seed, target_seed = np.random.SeedSequence((seed, number)).generate_state(2).tolist()
-            sources = tokenizers.source.encode([pair[0] for pair in some], sampling, seed=source_seed)
-            targets = tokenizers.target.encode([pair[1] for pair in some], sampling, seed=target_seed)
-            fitting = [all(0 < len(ids) < max_length for ids in pair) for pair in zip(sources, targets, strict=True)]
-            source.append(list(compress(sources, fitting)))
-            target.append(list(compress(targets, fitting)))
-            read, kept = read + len(some), kept + sum(fitting)
-        if kept == 0:
-            raise UserError(
-                f"none of {read} pairs is left: all are empty or longer than max_length={max_length} tokens"
-            )
-        meta = {"version": VERSION, "pairs": kept, "dropped": read - kept, "max_length": max_length}
-        meta |= source.meta | target.meta | ({} if made_from is None else {"made_from": made_from})
+            sides: list[list[_Entry]] = []
+            seeds = np.random.SeedSequence((seed, number)).generate_state(2).tolist()
+            for writer, lines, own in zip(writers, zip(*some, strict=True), seeds, strict=True):
+                ids = writer.tokenizer.encode(lines, sampling, seed=own)
+                sides.append(list(map(_Entry, count(balance.read + 1), lines, ids)))
+            reasons = [
+                _reason_to_drop(len(source.ids), len(target.ids), max_length)
+                for source, target in zip(*sides, strict=True)
+            ]
+            balance.enter(reasons)
+            kept = [list(compress(entries, (reason is None for reason in reasons))) for entries in sides]
+            if number == 0:
+                balance.compared, balance.changed = len(kept[1]), _changed(kept[1], tokenizers.target)
+            for writer, entries in zip(writers, kept, strict=True):
+                writer.append(entries)
+        if balance.kept == 0:
+            raise UserError(f"none of {balance.read:,} pairs is left: {balance.reasons()}; max_length={max_length}")
+        for writer in writers:
+            balance.tokens[writer.name], balance.unknown[writer.name] = writer.tokens, writer.unknown
+        meta = {"version": VERSION, "pairs": balance.kept, "max_length": max_length} | balance.to_meta()
+        meta |= writers[0].meta | writers[1].meta | ({} if made_from is None else {"made_from": made_from})
         (new / "meta.json").write_text(to_json(meta, indent=2), "utf-8")
     return EncodedCorpus.open(directory)
+
+
+class _Entry(NamedTuple):
+    """One side of a pair, and the pair's number."""
+
+    pair: int
+    text: str
+    ids: list[int]
+
+
+def _reason_to_drop(source: int, target: int, max_length: int) -> str | None:
+    """Why a pair of so many tokens, without eos, is not kept; None if it is."""
+    for side, length in (("source", source), ("target", target)):
+        if length == 0:
+            return f"empty {side}"
+    for side, length in (("source", source), ("target", target)):
+        if length >= max_length:
+            return f"{side} too long"
+    return None
+
+
+def _changed(targets: Sequence[_Entry], tokenizer: Tokenizer) -> dict[str, Count]:
+    """Those that do not come back as they were, by reason."""
+    changed: dict[str, Count] = {}
+    for target, decoded in zip(targets, tokenizer.decode([target.ids for target in targets]), strict=True):
+        if decoded == target.text:
+            continue
+        if tokenizer.unk in target.ids:
+            reason = "for unknown symbols"
+        elif decoded.replace(" ", "") == target.text.replace(" ", ""):
+            reason = "for spaces, which tokenizer.spaces=keep would keep"
+        else:
+            reason = "for normalisation"
+        changed.setdefault(reason, Count()).add(target.pair)
+    return changed
 
 
 def _chunks(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
@@ -151,22 +194,29 @@ class _Writer:
     """Appends to the three files of one side."""
 
     def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
-        self._path, self._eos, self._tokens = path, tokenizer.eos, 0
+        self.name, self.tokenizer, self.tokens, self.unknown = path.name, tokenizer, 0, Count()
+        self._path = path
         self._dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
         self._write("offsets", np.zeros(1, "<i8"))
 
     @property
     def meta(self) -> dict[str, Any]:
-        return {f"{self._path.name}_dtype": self._dtype, f"{self._path.name}_tokens": self._tokens}
+        return {f"{self.name}_dtype": self._dtype, f"{self.name}_tokens": self.tokens}
 
-    def append(self, sequences: list[list[int]]) -> None:
-        for sequence in sequences:
-            sequence.append(self._eos)
-        lengths = np.fromiter(map(len, sequences), "<i4", len(sequences))
+    def append(self, entries: Sequence[_Entry]) -> None:
+        for entry in entries:
+            entry.ids.append(self.tokenizer.eos)
+        lengths = np.fromiter((len(entry.ids) for entry in entries), "<i4", len(entries))
         self._write("lengths", lengths)
-        self._write("offsets", self._tokens + np.cumsum(lengths, dtype="<i8"))
-        self._write("ids", np.fromiter(chain.from_iterable(sequences), self._dtype, int(lengths.sum())))
-        self._tokens += int(lengths.sum())
+        self._write("offsets", self.tokens + np.cumsum(lengths, dtype="<i8"))
+        tokens = np.fromiter(chain.from_iterable(entry.ids for entry in entries), self._dtype, int(lengths.sum()))
+        self._write("ids", tokens)
+        self.tokens += len(tokens)
+        unk = self.tokenizer.unk
+        for entry in entries if unk in tokens else ():
+            if number := entry.ids.count(unk):
+                self.unknown.add(entry.pair, number)
+                self.unknown.what = self.unknown.what or next(iter(self.tokenizer.unknown(entry.text)), "")
 
     def _write(self, what: str, numbers: npt.NDArray[Any]) -> None:
         with self._path.with_suffix(f".{what}").open("ab") as file:

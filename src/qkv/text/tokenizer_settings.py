@@ -8,11 +8,14 @@ from qkv.settings import OneOf, Section
 
 KINDS = ("unigram", "bpe", "char", "word")
 UNAMBIGUOUS = ("char", "word")  # there is one way to cut a text into these
+SPACES = ("collapse", "keep")
 NORMALIZATIONS = ("identity", "nfkc", "nmt_nfkc", "nfkc_cf", "nmt_nfkc_cf")
+SIDES: tuple[Literal["source", "target"], ...] = ("source", "target")
 SPECIALS = 4  # pad, bos, eos, unk
 
 Kind = Annotated[str, OneOf("kind", KINDS)]
 VocabSize = Annotated[int, Field(gt=SPECIALS)]
+Spaces = Annotated[str, OneOf("spaces", SPACES)]
 Normalization = Annotated[str, OneOf("normalization", NORMALIZATIONS)]
 Coverage = Annotated[float, Field(gt=0, le=1)]
 
@@ -22,6 +25,7 @@ class SideSettings(Section):
 
     kind: Kind | None = Field(None, description="see tokenizer.kind")
     vocab_size: VocabSize | None = Field(None, description="see tokenizer.vocab_size")
+    spaces: Spaces | None = Field(None, description="see tokenizer.spaces")
     normalization: Normalization | None = Field(None, description="see tokenizer.normalization")
     character_coverage: Coverage | None = Field(None, description="see tokenizer.character_coverage")
 
@@ -37,6 +41,11 @@ class TokenizerSettings(Section):
         ge=0.0,
         le=1.0,
         description="subword sampling while training: BPE-dropout probability, or smoothing alpha of unigram (try 0.1)",
+    )
+    spaces: Spaces | None = Field(
+        None,
+        description="several spaces in a row, and those at the ends: one and none, or kept as they are; null: kept by "
+        "char, collapsed by the others",
     )
     normalization: Normalization = Field("identity", description="Unicode normalisation (…_cf also folds case)")
     character_coverage: Coverage = Field(1.0, description="share of characters kept; less drops rare ones")
@@ -56,6 +65,16 @@ class TokenizerSettings(Section):
         """What the tokenizer of one side is learnt with, its own values filled in."""
         # One tokenizer, so "joint"; and sampling plays no part in learning.
         return self.changed(joint=True, sampling=0.0, source=None, target=None, **_said(getattr(self, name)))
+
+    @property
+    def keeps_spaces(self) -> bool:
+        """Whether texts keep all their spaces; a sequence of characters does if nothing is said."""
+        return self.spaces == "keep" or (self.spaces is None and self.kind == "char")
+
+    @property
+    def covers_all(self) -> bool:
+        """Whether every character is to be known, so that no text learnt from has an unknown token."""
+        return self.kind != "word" and self.character_coverage == 1.0
 
 
 def _said(side: SideSettings | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from qkv.run.changes import check_changes
 from qkv.run.checkpoint import TrainingState, average_run, prune, read_state, read_tensors, using_weights
 from qkv.run.directory import Run
 from qkv.run.lock import locked
-from qkv.run.preparation import Prepared, prepare, refuse_to_overwrite, training_corpus
+from qkv.run.preparation import Prepared, losses, prepare, refuse_to_overwrite, training_corpus
 from qkv.text.batches import Batch, BatchPlan, collate
 from qkv.training import snapshot
 from qkv.training.bounds import Bounds
@@ -220,6 +220,8 @@ class Trainer:
             f"{verb}: {self.config.model.architecture}, {parameters:,} parameters, {pairs:,} pairs, on {self.device} "
             f"in {self.settings.precision}; the run is {self.run.path}"
         )
+        for line in losses(self.prepared, self.state.epoch):
+            self.progress.say(line)
 
     # Validation and checkpoints
 
