@@ -175,9 +175,9 @@ class TestTranslate:
 class TestNBest:
     def test_best_first_and_the_first_is_the_translation(self, translator):
         found = translator.n_best(SOURCES, 3)
-        assert [best[0].text for best in found] == translator.translate(SOURCES)
+        assert [best[0].text for best in found] == translator.translate(SOURCES, beam=translator.beam_for(3))
         for index, outputs in enumerate(found):
-            assert len(outputs) == (1 if index in WORDLESS else 3)
+            assert 1 <= len(outputs) <= (1 if index in WORDLESS else 3)
 
     def test_blank_sources(self, translator):
         assert translator.n_best([""], 3) == [[Translation("", 0.0, 0.0, [])]]

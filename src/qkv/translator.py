@@ -1,20 +1,23 @@
 """From text to text: a trained model, its tokenizers and a search."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import torch
 
 from qkv.decoding.beam_tree import BeamTree
+from qkv.decoding.copying import attends, copied_symbols
 from qkv.decoding.engines.contract import Engine, Opening, Request
 from qkv.decoding.engines.registry import ENGINES
 from qkv.decoding.engines.torch_engine import TorchEngine
-from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.hypothesis import Hypothesis, distinct
 from qkv.decoding.options import SearchOptions
+from qkv.decoding.reading import Reading
+from qkv.decoding.scoring import TargetScore
 from qkv.decoding.sentences import in_order, length_sorted_batches
 from qkv.decoding.shortlist import open_shortlist
 from qkv.devices import pick_device
@@ -24,6 +27,7 @@ from qkv.progress import bar
 from qkv.run.checkpoint import load_model
 from qkv.run.directory import Run
 from qkv.text.tokenizer import Tokenizers
+from qkv.text.tokenizer_settings import UNAMBIGUOUS
 
 
 @dataclass(frozen=True)
@@ -35,35 +39,23 @@ class Translation:
         score: what outputs of one source are ranked by; see `SearchOptions.length_penalty`.
         log_probability: natural log-probability of the output given the source.
         tokens: the pieces that the text is made of.
+        finished: whether it ended by itself; False if the length limit cut it off, so that its score and
+            log-probability are those of a beginning.
     """
 
     text: str
     score: float
     log_probability: float
     tokens: list[str]
+    finished: bool = True
 
 
-@dataclass(frozen=True)
-class TargetScore:
-    """How probable a model finds a given target.
+Unknown = Literal["mark", "copy", "drop"]
+"""What becomes of an output's unknown symbols; see `Translator.translate`."""
+Side = Literal["source", "target"]
 
-    Attributes:
-        tokens: the target's pieces, its end of sentence included.
-        token_log_probabilities: of each of these, given the source and the pieces before it.
-    """
-
-    tokens: list[str]
-    token_log_probabilities: list[float]
-
-    @property
-    def log_probability(self) -> float:
-        """Natural log-probability of the whole target."""
-        return math.fsum(self.token_log_probabilities)
-
-    @property
-    def perplexity(self) -> float:
-        """exp of the mean negative log-probability per token: 1 if the model was certain of each."""
-        return math.exp(-self.log_probability / len(self.tokens))
+_NOTHING = Hypothesis([], 0.0, 0.0, finished=True)
+"""What a blank source becomes."""
 
 
 class Translator:
@@ -113,67 +105,86 @@ class Translator:
 
     @overload
     def translate(  # type: ignore[overload-overlap]  # a text is a sequence of texts, too
-        self, sources: str, *, beam: int | None = ..., length_penalty: float | None = ..., progress: bool = ...
+        self,
+        sources: str,
+        *,
+        beam: int | None = ...,
+        length_penalty: float | None = ...,
+        unknown: Unknown = ...,
+        progress: bool = ...,
     ) -> str: ...
 
     @overload
     def translate(
         self,
-        sources: Sequence[str],
+        sources: Sequence[str] | Reading,
         *,
         beam: int | None = ...,
         length_penalty: float | None = ...,
+        unknown: Unknown = ...,
         progress: bool = ...,
     ) -> list[str]: ...
 
     def translate(
         self,
-        sources: str | Sequence[str],
+        sources: str | Sequence[str] | Reading,
         *,
         beam: int | None = None,
         length_penalty: float | None = None,
+        unknown: Unknown = "mark",
         progress: bool = False,
     ) -> str | list[str]:
         """The best output for one source, or for each of several. A blank source gives an empty output.
 
         Args:
-            sources: one text or several.
+            sources: one text or several, or what `read` makes of these.
             beam: in place of `options.beam`; 1 is greedy search.
             length_penalty: in place of `options.length_penalty`.
+            unknown: where an output has a symbol that is not in the vocabulary, `mark` shows it as ⁇, `drop` leaves it
+                out, and `copy` puts the source symbol there that the model looked at most, an unknown one if the source
+                has any.
             progress: show a progress bar on stderr, if that is a terminal.
 
         Raises:
-            UserError: if an option is impossible, or a source is longer than the model has positions for.
+            UserError: if an option is impossible, a source is longer than the model has positions for (see `read`), or
+                symbols are to be copied by a model without attention.
         """
         if isinstance(sources, str):
-            return self.translate([sources], beam=beam, length_penalty=length_penalty, progress=progress)[0]
-        if not sources:
-            return []
+            how: dict[str, Any] = {"beam": beam, "length_penalty": length_penalty, "unknown": unknown}
+            return self.translate([sources], progress=progress, **how)[0]
         options = self.search_options(beam, length_penalty, n_best=1)
-        best = [found[0].tokens if found else [] for found in self._search(sources, options, progress)]
-        return self.tokenizers.target.decode(best)
+        return [text for _, [text] in self._search(sources, options, unknown, progress)]
 
     def n_best(
         self,
-        sources: Sequence[str],
+        sources: Sequence[str] | Reading,
         n: int,
         *,
         beam: int | None = None,
         length_penalty: float | None = None,
+        unknown: Unknown = "mark",
         progress: bool = False,
     ) -> list[list[Translation]]:
-        """The n best outputs for each source, best first; a blank source has a single, empty one.
+        """The n best outputs of different texts for each source, the highest score first; see `distinct`.
 
-        All else is as in `translate`, but that `options.beam`, if no other is given, is widened to n if it is narrower.
+        A blank source has a single, empty one. There may be fewer than n if those in the beam have fewer texts.
+        All else is as in `translate`, but that without `beam` the search is as wide as `beam_for` says.
         """
         if isinstance(sources, str):
             raise UserError("n_best takes a list of sources, not a text: [source]")
-        beam = max(n, self.options.beam) if beam is None else beam
-        options = self.search_options(beam, length_penalty, n_best=n)
+        options = self.search_options(self.beam_for(n) if beam is None else beam, length_penalty, n_best=n)
         return [
-            [self.translation(hypothesis) for hypothesis in found] or [Translation("", 0.0, 0.0, [])]
-            for found in self._search(sources, options, progress)
+            [self._translation(row[index], texts[index]) for index in distinct(row, texts, n)]
+            for row, texts in self._search(sources, options.widened(), unknown, progress)
         ]
+
+    def beam_for(self, n: int) -> int:
+        """How wide to search for n different texts: `options.beam`, but at least n.
+
+        And twice that where a text may be cut into pieces in several ways, so that several outputs may be one text.
+        """
+        several = n > 1 and self.tokenizers.target.kind not in UNAMBIGUOUS
+        return max(self.options.beam, 2 * n if several else n)
 
     def score(self, pairs: Sequence[tuple[str, str]], *, progress: bool = False) -> list[TargetScore]:
         """How probable the model finds each target, given its source; `UserError` if one is too long, see `encode`."""
@@ -227,31 +238,61 @@ class Translator:
         said = {"beam": beam, "length_penalty": length_penalty, "n_best": n_best}
         return self.options.changed(**{name: value for name, value in said.items() if value is not None})
 
-    def _search(self, sources: Sequence[str], options: SearchOptions, progress: bool) -> list[list[Hypothesis]]:
-        """The hypotheses for each source, in the order of the input; none for a blank one."""
-        encoded = self.encode(sources, "source")
-        wanted = [ids for ids, source in zip(encoded, sources, strict=True) if source.strip()]
-        found = iter(self.search(wanted, options, progress=progress))
-        return [next(found) if source.strip() else [] for source in sources]
+    def _search(
+        self, sources: Sequence[str] | Reading, options: SearchOptions, unknown: Unknown, progress: bool
+    ) -> Iterator[tuple[list[Hypothesis], list[str]]]:
+        """The hypotheses for each source, in the order of the input, and their texts."""
+        if unknown not in get_args(Unknown):
+            raise UserError(f"unknown must be {' or '.join(get_args(Unknown))}, not {unknown!r}")
+        if unknown == "copy" and not attends(self.model):
+            raise UserError("unknown symbols cannot be copied: this model has no attention to tell where they are from")
+        reading = sources if isinstance(sources, Reading) else self.read(sources)
+        filled = [bool(text.strip()) for text in reading.texts]
+        wanted = [ids for ids, is_filled in zip(reading.ids, filled, strict=True) if is_filled]
+        searched = iter(self.search(wanted, options, progress=progress) if wanted else [])
+        found = [next(searched) if is_filled else [_NOTHING] for is_filled in filled]
+
+        target, copied = self.tokenizers.target, None
+        outputs = [hypothesis.tokens for row in found for hypothesis in row]
+        if unknown == "drop":
+            outputs = [[token for token in tokens if token != target.unk] for tokens in outputs]
+        elif unknown == "copy":
+            source_of = [index for index, row in enumerate(found) for _ in row]
+            copied = copied_symbols(self.model, self.tokenizers, reading, source_of, outputs, self.batch_tokens)
+        texts = iter(target.decode(outputs, copied))
+        return ((row, list(islice(texts, len(row)))) for row in found)
 
     def translation(self, hypothesis: Hypothesis) -> Translation:
         """A search's output as text."""
-        target, found = self.tokenizers.target, hypothesis
-        [text] = target.decode([found.tokens])
-        return Translation(text, found.score, found.log_probability, target.pieces(found.tokens))
+        return self._translation(hypothesis, self.tokenizers.target.decode([hypothesis.tokens])[0])
 
-    def encode(self, texts: Sequence[str], side: Literal["source", "target"]) -> list[list[int]]:
-        """Ids of each text, eos included as in training; `UserError` if one has too many for the model."""
+    def _translation(self, found: Hypothesis, text: str) -> Translation:
+        pieces = self.tokenizers.target.pieces(found.tokens)
+        return Translation(text, found.score, found.log_probability, pieces, found.finished)
+
+    def encode(self, texts: Sequence[str], side: Side = "source") -> list[list[int]]:
+        """Ids of each text, eos included as in training; see `read`."""
+        return self.read(texts, side).ids
+
+    def read(self, texts: Sequence[str], side: Side = "source", *, cut: bool = False) -> Reading:
+        """What a model reads of some texts: for who wants to know what it does not know, or what is too long for it.
+
+        Args:
+            texts: of one side.
+            side: source or target.
+            cut: whether to cut what is too long for the model.
+
+        Raises:
+            UserError: if texts have too many tokens for the model, and are not to be cut: a `FaultyItems`, which says
+                which.
+        """
         tokenizer = self.tokenizers.source if side == "source" else self.tokenizers.target
-        encoded = [[*ids, tokenizer.eos] for ids in tokenizer.encode(texts)]
-        limit = self.model.longest
-        for number, ids in enumerate(encoded, start=1):
-            if limit is not None and len(ids) > limit:
-                raise UserError(
-                    f"{side} {number} has {len(ids)} tokens, but the model has learned {limit} positions "
-                    "only: shorten it, or train with a larger model.max_length or another model.position"
-                )
-        return encoded
+        longest = self.engine.longest
+        why = f"engine {self.engine.name} has positions for {longest}: shorten it, or take engine torch"
+        if longest == self.model.longest:
+            why = f"the model has learned {longest} positions only: shorten it, or train with a larger "
+            why += "model.max_length or another model.position"
+        return Reading.of(texts, tokenizer, longest, cut=cut, side=side, why=why)
 
 
 def load(

@@ -1,8 +1,11 @@
 """What the tests of the command line share: a run that is trained in a second or two, and ways to run a command."""
 
 import io
+import select
 import shutil
+import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,15 @@ def run(recipe, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def short_run(recipe, tmp_path_factory):
+    """One whose model reads at most 7 characters."""
+    path = tmp_path_factory.mktemp("runs") / "short"
+    changes = ["model.position=learned", "model.max_length=8", "data.max_length=8"]
+    assert main(["train", recipe, f"run={path}", "--quiet", *changes]) == 0
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def translator(run):
     return qkv.load(run)
 
@@ -73,6 +85,18 @@ def ok(capsys):
         return captured.out.splitlines()
 
     return ok
+
+
+@pytest.fixture
+def told(capsys):
+    """Run a command that must succeed; its lines on standard output, and what it says on standard error."""
+
+    def told(*arguments):
+        assert main([str(argument) for argument in arguments]) == 0
+        captured = capsys.readouterr()
+        return captured.out.splitlines(), captured.err.splitlines()
+
+    return told
 
 
 @pytest.fixture
@@ -99,6 +123,31 @@ def typed(monkeypatch):
 
     typed(b"")
     return typed
+
+
+@pytest.fixture
+def dialogue():
+    """Start a command whose input is a pipe, and stay in talk with it: `say` a line, and get the answer to it."""
+
+    @contextmanager
+    def dialogue(*arguments):
+        command = [sys.executable, "-m", "qkv", *map(str, arguments)]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with subprocess.Popen(command, **pipes) as process:
+
+            def say(line):
+                process.stdin.write(line.encode())
+                process.stdin.flush()
+                assert select.select([process.stdout], [], [], 120)[0], "no answer"
+                return process.stdout.readline().decode()
+
+            process.say = say
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    return dialogue
 
 
 @pytest.fixture(scope="session")

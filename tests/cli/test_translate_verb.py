@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,17 +10,16 @@ from pathlib import Path
 import pytest
 
 import qkv
-from qkv.cli import streams
+from qkv.cli import chunks
 from qkv.cli.main import main
-from qkv.errors import UserError
 
 QKV = Path(sys.executable).with_name("qkv")
 
 
 def test_translate_gives_a_line_for_every_line(run, translator, typed, ok):
-    typed("ab\n\n  \ncab\r\nä unknown".encode())
+    typed(b"ab\n\n  \ncab\r\nbad dab")
     lines = ok("translate", run)
-    assert lines == translator.translate(["ab", "", "  ", "cab", "ä unknown"])
+    assert lines == translator.translate(["ab", "", "  ", "cab", "bad dab"])
     assert lines[1] == lines[2] == ""
     assert lines[0]
 
@@ -61,11 +61,11 @@ def test_translate_prints_the_n_best_with_line_number_and_score(run, translator,
     lines = ok("translate", run, "--n-best", 3)
     expected = translator.n_best(["ab", "", "cab"], 3)
     assert lines == [
-        f"{number}\t{output.score:.4f}\t{output.text}"
+        f"{number}\t{output.score:.4f}\t{output.text}" + ("" if output.finished else "\tcut off")
         for number, outputs in enumerate(expected, start=1)
         for output in outputs
     ]
-    assert [line.split("\t")[0] for line in lines] == ["1", "1", "1", "2", "3", "3", "3"]
+    assert {line.split("\t")[0] for line in lines} == {"1", "2", "3"}
     assert "2\t0.0000\t" in lines
 
 
@@ -78,15 +78,37 @@ def test_translate_reads_and_writes_files(run, data, translator, tmp_path, ok):
     assert list(target.parent.iterdir()) == [target], "no temporary file is left"
 
 
-def test_translate_writes_all_or_nothing(run, tmp_path, refused, faulty, tree):
-    source = faulty(tmp_path, "source.txt", b"ab\nab\n\xff\n")
+def test_what_was_done_before_a_fault_is_written_and_said(run, translator, tmp_path, refused, faulty):
+    source = faulty(tmp_path, "source.txt", b"ab\ncab\n\xff\nab\n")
+    target = faulty(tmp_path, "out.txt", b"as it was")
+    said = refused("translate", run, "--input", source, "--output", target)
+    assert said.startswith(f"{source}:3: not valid UTF-8")
+    assert said.endswith(f"; what was done before it, 2 lines, is in {target}")
+    assert target.read_text("utf-8").splitlines() == translator.translate(["ab", "cab"])
+    assert sorted(tmp_path.iterdir()) == [target, source], "no temporary file is left"
+
+
+def test_where_nothing_was_done_the_output_stays_as_it_was(run, tmp_path, refused, faulty, tree):
+    source = faulty(tmp_path, "source.txt", b"\xff\nab\n")
     target = faulty(tmp_path, "out.txt", b"as it was")
     before = tree(tmp_path)
-    assert refused("translate", run, "--input", source, "--output", target).startswith(f"{source}:3: not valid UTF-8")
+    assert refused("translate", run, "--input", source, "--output", target).startswith(f"{source}:1: not valid UTF-8")
     assert refused("translate", run, "--input", tmp_path / "nowhere", "--output", target).endswith(
         "nowhere: no such file"
     )
     assert tree(tmp_path) == before
+
+
+def test_an_interruption_keeps_what_was_done(run, data, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        yield "A"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qkv.cli.verbs.translate._translated", interrupted)
+    target = tmp_path / "out.txt"
+    assert main(["translate", run, "--input", str(data / "test.source"), "--output", str(target)]) == 130
+    assert target.read_text("utf-8") == "A\n"
+    assert capsys.readouterr().err == f"qkv: interrupted; what was done before it, 1 line, is in {target}\n"
 
 
 def test_translate_refuses_an_output_that_cannot_be_written(run, data, tmp_path, refused):
@@ -102,7 +124,7 @@ def test_translate_leaves_a_device_a_device(run, data, ok):
 
 
 def test_translate_works_chunk_by_chunk(run, translator, typed, capsys, monkeypatch):
-    monkeypatch.setattr(streams, "ITEMS_AT_ONCE", 2)
+    monkeypatch.setattr(chunks, "ITEMS_AT_ONCE", 2)
     typed(b"ab\nba\nabc\ncab\n\xff\n")
     assert main(["translate", run, "--n-best", "1"]) == 2
     captured = capsys.readouterr()
@@ -114,21 +136,10 @@ def test_translate_works_chunk_by_chunk(run, translator, typed, capsys, monkeypa
     assert captured.err.startswith("qkv: standard input:5: not valid UTF-8")
 
 
-def test_translate_says_in_which_chunk_a_source_is_at_fault(run, typed, capsys, monkeypatch):
-    def translate(self, sources, **_):
-        if "bad" in sources:
-            raise UserError("source 2 is too long")
-        return sources
-
-    monkeypatch.setattr("qkv.translator.Translator.translate", translate)
-    monkeypatch.setattr(streams, "ITEMS_AT_ONCE", 2)
-    typed(b"ab\nab\nab\nbad\n")
-    assert main(["translate", run]) == 2
-    assert capsys.readouterr() == ("ab\nab\n", "qkv: after 2 lines: source 2 is too long\n")
-
-
 def test_translate_keeps_an_output_on_its_line(run, typed, ok, monkeypatch):
-    monkeypatch.setattr("qkv.translator.Translator.translate", lambda self, sources, **_: ["a\nb\r\nc"] * len(sources))
+    monkeypatch.setattr(
+        "qkv.translator.Translator.translate", lambda self, sources, **_: ["a\nb\r\nc"] * len(sources.texts)
+    )
     typed(b"ab\nab\n")
     assert ok("translate", run) == ["a b  c"] * 2
 
@@ -151,6 +162,22 @@ def test_translate_in_a_pipe_whose_reader_leaves(run):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 0
+
+
+def test_translate_answers_a_line_before_the_next_one_comes(run, translator, dialogue):
+    with dialogue("translate", run) as process:
+        for word in ("cab", "bad", "", "dab"):
+            assert process.say(f"{word}\n") == f"{translator.translate(word)}\n"
+        assert process.communicate(b"ab") == (f"{translator.translate('ab')}\n".encode(), b"")
+        assert process.returncode == 0
+
+
+def test_translate_waiting_for_a_line_can_be_interrupted(run, dialogue):
+    with dialogue("translate", run) as process:
+        process.say("cab\n")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert process.stderr.read() == b""
 
 
 def test_translate_talks_with_a_person_on_a_terminal(run, translator):
@@ -179,3 +206,73 @@ def test_a_checkpoint_of_another_architecture_is_refused(own_run, typed, refused
     (state.parent / "manifest.json").unlink()  # which would say that the file is damaged
     typed(b"ab\n")
     assert "architecture 'recurrent'" in refused("translate", own_run)
+
+
+LONG = "abcd" * 5
+TOO_LONG = "the source has 21 tokens, but the model has learned 8 positions only"
+
+
+class TestBadLines:
+    """Whatever is wrong with one line, the others have their answers."""
+
+    @pytest.fixture
+    def mixed(self, short_run, typed, monkeypatch):
+        """Lines of which the fourth is too long and the sixth is not UTF-8; the answers to the others."""
+        monkeypatch.setattr(chunks, "ITEMS_AT_ONCE", 3)
+        typed(f"ab\ncab\n\n{LONG}\nbad\n".encode() + b"\xff\n" + f"{LONG}\ndab\n".encode())
+        words = ["ab", "cab", "bad", "dab"]
+        return dict(zip(words, qkv.load(short_run).translate(words), strict=True))
+
+    def test_stop_is_the_default_and_keeps_what_is_done(self, short_run, mixed, capsys):
+        assert main(["translate", short_run]) == 2
+        out, err = capsys.readouterr()
+        assert out.splitlines() == [mixed["ab"], mixed["cab"], ""]
+        assert err.startswith(f"qkv: standard input:4: {TOO_LONG}")
+        assert err.count("\n") == 1
+
+    def test_skip_leaves_an_empty_line(self, short_run, mixed, told):
+        out, err = told("translate", short_run, "--on-error", "skip")
+        assert out == [mixed["ab"], mixed["cab"], "", "", mixed["bad"], "", "", mixed["dab"]]
+        assert len(err) == 1
+        assert err[0].startswith(f"qkv: 3 lines were skipped, the first: standard input:4: {TOO_LONG}")
+
+    def test_cut_translates_what_the_model_can_read(self, short_run, mixed, told):
+        out, err = told("translate", short_run, "--on-error", "cut")
+        beginning = qkv.load(short_run).translate(LONG[:7])
+        assert out == [mixed["ab"], mixed["cab"], "", beginning, mixed["bad"], "", beginning, mixed["dab"]]
+        assert err == [
+            "qkv: 1 line was skipped, the first: standard input:6: not valid UTF-8 (byte 1 of the line, 0xff); "
+            "convert it to UTF-8",
+            "qkv: 2 sources were cut, the first at standard input:4, from 21 tokens to 8",
+        ]
+
+    def test_n_best_lists_keep_their_line_numbers(self, short_run, mixed, told):
+        out, _ = told("translate", short_run, "--on-error", "skip", "--n-best", 1)
+        assert [line.split("\t")[0] for line in out] == list("12345678")
+        assert out[3] == "4\t\t"
+
+    def test_a_file_is_named_with_the_line(self, short_run, tmp_path, refused):
+        source, target = tmp_path / "source.txt", tmp_path / "out.txt"
+        source.write_text("ab\n" * 10 + LONG + "\nab\n")
+        said = refused("translate", short_run, "--input", source, "--output", target)
+        assert said.startswith(f"{source}:11: {TOO_LONG}")
+        assert said.endswith(f"what was done before it, 10 lines, is in {target}")
+        assert len(target.read_text().splitlines()) == 10
+
+
+class TestUnknownSymbols:
+    def test_they_are_counted_once_at_the_end(self, run, translator, typed, told, monkeypatch):
+        monkeypatch.setattr(chunks, "ITEMS_AT_ONCE", 2)
+        lines = ["ab", "a東b", "cab", "京", "東"]
+        typed("\n".join(lines).encode())
+        out, err = told("translate", run)
+        assert out == translator.translate(lines)
+        assert err == ["qkv: 3 symbols that the model does not know on 3 lines, the first at standard input:2: 東 京"]
+
+    def test_a_model_without_attention_cannot_copy(self, recipe, tmp_path, typed, refused):
+        path = tmp_path / "gru"
+        assert main(["train", recipe, f"run={path}", "--quiet", "model={architecture: gru, d_model: 16}"]) == 0
+        typed("東".encode())
+        assert refused("translate", path, "--unknown", "copy").startswith(
+            "unknown symbols cannot be copied: this model has no attention"
+        )

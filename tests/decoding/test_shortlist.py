@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qkv.decoding.cpu.quantization import quantize
 from qkv.decoding.options import SearchOptions
@@ -10,6 +12,7 @@ from qkv.decoding.search import search
 from qkv.decoding.shortlist import Shortlist, Shortlisted, learn_shortlist
 from qkv.errors import UserError
 from qkv.nn import Transformer, TransformerConfig
+from qkv.text.batches import pad
 
 VOCABULARY = 40
 
@@ -63,6 +66,21 @@ def test_it_is_saved_and_read(tmp_path):
     path.write_bytes(b"nonsense")
     with pytest.raises(UserError, match="not a shortlist"):
         Shortlist.load(path)
+
+
+IDS = st.integers(3, VOCABULARY - 1)
+
+
+@given(st.lists(st.lists(IDS, min_size=1, max_size=5), min_size=1, max_size=5), st.lists(IDS, max_size=2), st.data())
+def test_each_source_of_a_batch_sees_its_own_list(sources, prefix, data):
+    """Padding adds nothing to it."""
+    numbers = st.lists(st.lists(IDS, min_size=2, max_size=2), min_size=VOCABULARY, max_size=VOCABULARY)
+    shortlist = Shortlist(torch.tensor(data.draw(numbers)), torch.tensor([0, 1, 2]))
+    source, mask = pad(sources, 0)
+    tokens = torch.cat((shortlist.of(source), torch.tensor(prefix, dtype=torch.int64))).unique()
+    allowed = shortlist.allowed(source, mask, tokens, prefix)
+    for row, ids in zip(allowed, sources, strict=True):
+        assert set(tokens[row].tolist()) == {*shortlist.of(torch.tensor([ids])).tolist(), *prefix}
 
 
 def make_model():

@@ -186,7 +186,7 @@ def test_outputs_are_the_same_with_and_without(architecture, beam, make_translat
         inspection = attention_maps(translator, source, beam=beam)
         assert inspection.translation == translator.translate(source, beam=beam)
         assert inspection.translation == inspection.n_best[0].text
-        assert len(inspection.n_best) == beam
+        assert 1 <= len(inspection.n_best) <= beam
         assert inspection.score == inspection.n_best[0].score
         assert sum(inspection.log_probabilities) == pytest.approx(inspection.n_best[0].log_probability, abs=1e-9)
 
@@ -253,7 +253,7 @@ def test_numbers_come_back_from_files(make_translator, tmp_path):
             assert (np.array(read["attention"][kind]) == weights).all()
         assert arrays["target_inputs"].tolist() == inspection.target_inputs == read["target_inputs"]
         assert arrays["source_tokens"].tolist() == inspection.source_tokens == read["source_tokens"]
-    assert read["n_best"][1]["text"] == inspection.n_best[1].text
+    assert [one["text"] for one in read["n_best"]] == [one.text for one in inspection.n_best]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["maps.json", "maps.npz"]
 
 

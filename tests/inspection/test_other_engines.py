@@ -17,7 +17,7 @@ SOURCE, OUTPUT = "abba cad", "DAB"
 class Stubborn:
     """An engine that finds the same for every source."""
 
-    name, precision, shortlist, exact, note = "stubborn", "int8", None, False, ""
+    name, precision, shortlist, exact, longest, note = "stubborn", "int8", None, False, None, ""
 
     def __init__(self, tokens, lacks=()):
         self.tokens, self.lacks, self.requests = tokens, frozenset(lacks), []
@@ -103,3 +103,27 @@ def test_probabilities_are_of_float32_at_least(make_translator):
     for row in (*rows, answer["log_probabilities"]):
         values = torch.tensor(row, dtype=torch.float64)
         assert (values.to(torch.bfloat16).double() != values).any(), "more digits than bfloat16 has"
+
+
+def test_the_inspector_lists_what_n_best_lists(make_translator):
+    plain = make_translator()
+    target = plain.tokenizers.target
+    best, other = target.encode([OUTPUT, "BAD"])
+    found = [
+        Hypothesis(best, -0.5, -1.0, True),
+        Hypothesis([target.bos, *best], -0.6, -1.2, True),  # the same text
+        Hypothesis(other * 3, -0.1, -0.9, False),  # a loop that scores best
+        Hypothesis(other, -0.7, -1.4, False),
+    ]
+
+    class Given(Stubborn):
+        def search(self, request, *, batch_tokens=8192, on_progress=None):
+            return [found[: request.options.n_best] for _ in request.sources]
+
+    translator = Translator(plain.model, plain.tokenizers, options=plain.options, engine=Given(best))
+    options = translator.search_options(4, None, n_best=3)
+    shown = Subject("one", translator).examine(Look(SOURCE, options))["n_best"]
+    listed = translator.n_best([SOURCE], 3, beam=4)[0]
+    assert [(one["text"], one["finished"]) for one in shown] == [(OUTPUT, True), ("BAD", False)]
+    assert [(one.text, one.finished, one.score) for one in listed] == [(OUTPUT, True, -0.5), ("BAD", False, -0.7)]
+    assert [one.text for one in attention_maps(translator, SOURCE, beam=4).n_best] == [OUTPUT, "BAD"]

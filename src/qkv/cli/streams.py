@@ -1,44 +1,17 @@
 """How verbs read and write: lines in, lines out, on files and standard streams."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from qkv.errors import UserError
 from qkv.files import write_lines
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-ITEMS_AT_ONCE = 2_000
 
 
 def is_terminal(*streams: Any) -> bool:
     """Whether a person is at all of these streams."""
     return all(stream is not None and stream.isatty() for stream in streams)  # None: closed
-
-
-def input_lines(path: str | None) -> Iterator[str]:
-    """Lines of a file, or of standard input."""
-    from qkv.text.corpus import read_lines
-
-    if path is None and sys.stdin is None:
-        raise UserError("standard input is closed")
-    return read_lines(sys.stdin.buffer if path is None else path)
-
-
-def in_chunks(items: Iterator[Item], function: Callable[[list[Item]], list[Result]]) -> Iterator[Result]:
-    """Apply `function` to a few thousand items at a time: enough for good batches, and memory stays bounded."""
-    before = 0
-    while chunk := list(islice(items, ITEMS_AT_ONCE)):
-        try:
-            yield from function(chunk)
-        except UserError as error:
-            raise UserError(f"after {before:,} lines: {error}" if before else str(error)) from None
-        before += len(chunk)
-        flush()
 
 
 def one_line(text: str) -> str:
@@ -47,12 +20,35 @@ def one_line(text: str) -> str:
 
 
 def put(lines: Iterable[str], path: str | None = None) -> None:
-    """Print each line as it comes; or write all of them to a file, or no file."""
+    """Print each line as it comes; or write all of them to a file, or no file.
+
+    Where they end in a mistake of the user's, or are interrupted, what there is by then is written, and said.
+    """
     if path is None:
         for line in lines:
             print(line)
-    else:
-        write_lines(Path(path), lines)
+        return
+    ended: BaseException | None = None
+    count = 0
+
+    def until_the_end() -> Iterator[str]:
+        nonlocal ended, count
+        try:
+            for line in lines:
+                yield line
+                count += 1
+        except (UserError, KeyboardInterrupt) as error:
+            if count == 0:  # nothing to keep: the file stays as it was
+                raise
+            ended = error
+
+    write_lines(Path(path), until_the_end())
+    if ended is not None:
+        kept = f"what was done before it, {count:,} line{'s' * (count > 1)}, is in {path}"
+        if isinstance(ended, UserError):
+            raise UserError(f"{ended}; {kept}")
+        complain(f"interrupted; {kept}")
+        raise ended
 
 
 def complain(message: str) -> None:

@@ -35,6 +35,10 @@ class SearchOptions(SearchDefaults):
             raise ValueError(f"n_best ({self.n_best}) must not be larger than the beam ({self.beam})")
         return self
 
+    def widened(self) -> "SearchOptions":
+        """The same search, of which, if more than one is wanted, all outputs in the beam are returned."""
+        return self if self.n_best == 1 else self.changed(n_best=self.beam)
+
     def length_limits(self, source_lengths: Iterable[int], longest: int | None = None) -> list[int]:
         """The longest output allowed for each source: at least one token, and never more than `longest`."""
         most = sys.maxsize if longest is None else longest

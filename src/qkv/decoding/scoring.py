@@ -1,5 +1,8 @@
 """Forced scoring: how probable a model finds outputs that are given."""
 
+import math
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -8,6 +11,29 @@ from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import Batch
 
 _TOKENS_AT_ONCE = 1024  # bounds the logits held in memory: tokens × vocabulary
+
+
+@dataclass(frozen=True)
+class TargetScore:
+    """How probable a model finds a given target.
+
+    Attributes:
+        tokens: the target's pieces, its end of sentence included.
+        token_log_probabilities: of each of these, given the source and the pieces before it.
+    """
+
+    tokens: list[str]
+    token_log_probabilities: list[float]
+
+    @property
+    def log_probability(self) -> float:
+        """Natural log-probability of the whole target."""
+        return math.fsum(self.token_log_probabilities)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean negative log-probability per token: 1 if the model was certain of each."""
+        return math.exp(-self.log_probability / len(self.tokens))
 
 
 @torch.inference_mode()

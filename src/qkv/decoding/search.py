@@ -23,10 +23,13 @@ def search(
     pad: int | None = None,
     options: SearchOptions = SearchOptions(),
     prefix: Sequence[int] = (),
+    allowed: Bool[Tensor, "batch vocab"] | None = None,
 ) -> list[list[Hypothesis]]:
     """The n best outputs for each row, best first: by `greedy` if the beam is 1, else by `beam_search`.
 
     What is given is told at `Progress`.
     """
-    progress = Progress(model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options, prefix=prefix)
+    progress = Progress(
+        model, source, source_mask, bos=bos, eos=eos, pad=pad, options=options, prefix=prefix, allowed=allowed
+    )
     return [[best] for best in greedy(progress)] if options.beam == 1 else beam_search(progress)

@@ -1,9 +1,10 @@
 """A shortlist: the target tokens that a batch of sources makes likely, the only ones that decoding then looks at.
 
 Projecting on the whole vocabulary is near half of a small model's work. Which tokens translate which is learnt from
-the training pairs by IBM model 1 (Brown et al. 1993, "The mathematics of statistical machine translation", section 4),
-and the shortlist of a batch is the union over its sources (Jean et al. 2015, "On using very large target vocabulary for
-neural machine translation", section 3.2).
+the training pairs by IBM model 1 (Brown et al. 1993, "The mathematics of statistical machine translation", section 4).
+A batch is projected on the union over its sources (Jean et al. 2015, "On using very large target vocabulary for neural
+machine translation", section 3.2), of which each source then sees its own list only: what is found for it does not
+depend on the others.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from qkv.nn.seq2seq import AttentionRecord, Cache, Memory, Seq2Seq
 from qkv.text.encoded import EncodedCorpus
 from qkv.text.tokenizer import Tokenizers
 
-_FREQUENT = 200  # the commonest target tokens are on every shortlist
+_FREQUENT = 1000  # the commonest target tokens are on every shortlist
 _ITERATIONS = 3
 _MAX_ALIGNED = 20_000_000  # (source token, target token) places learnt from, at most: 160 MB each of a few arrays
 
@@ -47,6 +48,22 @@ class Shortlist:
         """Ids of the target tokens that any of these sources makes likely, in ascending order."""
         found = self.candidates.to(source.device)[source.unique()].flatten()
         return torch.cat((found, self.always.to(source.device))).unique()
+
+    def allowed(
+        self,
+        source: Int[Tensor, "batch source"],
+        source_mask: Bool[Tensor, "batch source"] | None,
+        tokens: Int[Tensor, " tokens"],
+        prefix: Sequence[int] = (),
+    ) -> Bool[Tensor, "batch tokens"]:
+        """For each source, which of the tokens are on its own list; these are what `of` said, and those of a prefix."""
+        if source_mask is not None:
+            source = torch.where(source_mask, source, source[:, :1])  # padding makes nothing likely
+        own = torch.searchsorted(tokens, self.candidates.to(source.device)[source].flatten(1))
+        shared = torch.searchsorted(tokens, torch.cat((self.always.to(source.device), source.new_tensor(prefix))))
+        found = torch.zeros(len(source), len(tokens), dtype=torch.bool, device=source.device).scatter_(1, own, True)
+        found[:, shared] = True
+        return found
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
@@ -117,9 +134,12 @@ def open_shortlist(path: Path, encoded: Path, tokenizers: Tokenizers, count: int
     It is kept at `path`, and learnt from the directory of `encoded` training pairs. `UserError` if these are gone, or
     what is kept is damaged.
     """
-    if path.is_file():
-        return Shortlist.load(path)
     source, target = tokenizers.source, tokenizers.target
+    if path.is_file():
+        kept = Shortlist.load(path)
+        # Lists once were shorter, as a batch's was that of all its sources.
+        if len(kept.always) >= min(_FREQUENT, target.vocab_size) or not encoded.is_dir():
+            return kept
     special = [target.bos, target.eos, target.pad, target.unk]
     shortlist = learn_shortlist(EncodedCorpus.open(encoded), source.vocab_size, target.vocab_size, count, special)
     shortlist.save(path)

@@ -27,6 +27,7 @@ class Progress:
         pad: is never emitted, nor is `bos`, unless a vocabulary uses one token for beginning and end.
         options: how to search.
         prefix: tokens that every output begins with; their log-probabilities count as those of any others.
+        allowed: for each sentence the tokens that its outputs may be made of, eos among them: all, if not given.
 
     Attributes:
         sentences: index in the batch of each sentence that is still carried along.
@@ -48,6 +49,7 @@ class Progress:
         pad: int | None = None,
         options: SearchOptions = SearchOptions(),
         prefix: Sequence[int] = (),
+        allowed: Bool[Tensor, "batch vocab"] | None = None,
     ):
         check_prefix(prefix, bos, eos, pad, model)
         batch, width = source.shape
@@ -57,6 +59,7 @@ class Progress:
         self.bos, self.eos, self.options, self.device = bos, eos, options, source.device
         self._forbidden = [token for token in (bos, pad) if token is not None and token != eos]
         self._model, self._prefix = model, list(prefix)
+        self._hidden = None if allowed is None else ~allowed
         self._memory = model.encode(source, source_mask)
         self._state = model.start(self._memory)
 
@@ -64,11 +67,14 @@ class Progress:
         """Log-probabilities of the next token after each row's newest one; forbidden tokens have none (-inf).
 
         As long as a prefix lasts, all but its next token are forbidden. Probabilities are normalised over the
-        whole vocabulary, so that a search and `score_targets` agree.
+        whole vocabulary, so that a search and `score_targets` agree; or over the tokens that a sentence is allowed.
         """
         position = self._state.length
         hidden = self._model.decode(tokens[:, None], self._memory, self._state)
-        log_probabilities = log_softmax(self._model.project(hidden[:, -1]))
+        logits = self._model.project(hidden[:, -1])
+        if self._hidden is not None:
+            logits.unflatten(0, (len(self._hidden), -1)).masked_fill_(self._hidden[:, None], -torch.inf)
+        log_probabilities = log_softmax(logits)
         for token in self._forbidden:
             log_probabilities[:, token] = -torch.inf
         if position < len(self._prefix):
@@ -87,6 +93,8 @@ class Progress:
         self.sentences = [self.sentences[position] for position in positions.tolist()]
         self._memory = self._memory.keep(positions)
         self._state.keep(positions)
+        if self._hidden is not None:
+            self._hidden = self._hidden[positions]
 
 
 def worth_compacting(live: int, carried: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.hypothesis import Hypothesis, distinct
 from qkv.decoding.scoring import log_probabilities_of, next_tokens
 from qkv.decoding.sentences import length_sorted_batches
 from qkv.errors import UserError
@@ -38,7 +38,7 @@ def as_translator(model_or_run: ModelOrRun) -> Translator:
 def led_along(
     translator: Translator, source: str, target: str | None, *, beam: int | None = None
 ) -> tuple[list[int], list[int], list[Translation]]:
-    """Ids of the source, and of a given target or else of the best that is found; and all that is found.
+    """Ids of the source, and of a given target or else of the best that is found; and all texts that are found.
 
     Raises:
         UserError: if there is nothing to translate, or a text is too long for the model.
@@ -51,7 +51,9 @@ def led_along(
         raise UserError("there is nothing to translate: the source is empty")
     width = translator.options.beam if beam is None else beam
     (found,) = translator.search([source_ids], translator.search_options(width, None, n_best=max(1, width)))
-    return source_ids, with_end(translator, found[0]), [translator.translation(one) for one in found]
+    outputs = [translator.translation(one) for one in found]
+    listed = distinct(found, [one.text for one in outputs], len(found))
+    return source_ids, with_end(translator, found[0]), [outputs[index] for index in listed]
 
 
 def with_end(translator: Translator, hypothesis: Hypothesis) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qkv.decoding.engines.contract import title
-from qkv.decoding.hypothesis import Hypothesis
+from qkv.decoding.hypothesis import Hypothesis, distinct
 from qkv.decoding.options import SearchOptions
 from qkv.errors import UserError
 from qkv.inspection.ablation import Head, head_counts, heads_off
@@ -77,8 +77,9 @@ class Subject:
         ids, prefix = self._ids(look)
         with self._lock:
             with heads_off(self.translator.model, look.off):
-                recorded, tree = self.translator.search_recorded(ids, look.options, prefix)
-                found = self._by_engine(ids, prefix, look) or recorded
+                recorded, tree = self.translator.search_recorded(ids, look.options.widened(), prefix)
+                searched = self._by_engine(ids, prefix, look)
+                found = self._listed(recorded if searched is None else searched, look)
                 chosen = found[min(look.show, len(found) - 1)]
                 output = with_end(self.translator, chosen)
                 [seen] = record_pairs(self.translator, [(ids, output)], candidates=CANDIDATES)
@@ -92,7 +93,7 @@ class Subject:
             "n_best": [self._output(hypothesis) for hypothesis in found],
             "shown": found.index(chosen),
             "intact": intact,
-            "note": self._note(whole=found is recorded),
+            "note": self._note(whole=searched is None),
             "tree": {
                 "reason": tree.reason,
                 "path": tree.path(output),
@@ -143,7 +144,8 @@ class Subject:
         ids, prefix = self._ids(look)
         found = self._by_engine(ids, prefix, look)
         if found is None:
-            found, _ = self.translator.search_recorded(ids, look.options, prefix)
+            found, _ = self.translator.search_recorded(ids, look.options.widened(), prefix)
+        found = self._listed(found, look)
         return ids, with_end(self.translator, found[min(look.show, len(found) - 1)])
 
     def _by_engine(self, ids: list[int], prefix: list[int], look: Look) -> list[Hypothesis] | None:
@@ -151,8 +153,13 @@ class Subject:
         engine = self.translator.engine
         if engine.exact or look.off or (prefix and "prefix" in engine.lacks):
             return None
-        [found] = self.translator.search([ids], look.options, prefixes=[prefix] if prefix else None)
+        [found] = self.translator.search([ids], look.options.widened(), prefixes=[prefix] if prefix else None)
         return found
+
+    def _listed(self, found: Sequence[Hypothesis], look: Look) -> list[Hypothesis]:
+        """The n best with different texts, as `Translator.n_best` lists them."""
+        texts = self.translator.tokenizers.target.decode([hypothesis.tokens for hypothesis in found])
+        return [found[index] for index in distinct(found, texts, look.options.n_best)]
 
     def _note(self, *, whole: bool) -> str | None:
         engine, reference = self.translator.engine, self.translator.reference

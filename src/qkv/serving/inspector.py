@@ -88,10 +88,9 @@ def create_app(subjects: Sequence[Subject], hosts: Sequence[str] = LOOPBACK) -> 
         if question.model >= len(subjects):
             raise UserError(f"there is no model {question.model}: they count from 0 to {len(subjects) - 1}")
         subject = subjects[question.model]
-        beam = subject.translator.options.beam if question.beam is None else question.beam
-        options = subject.translator.search_options(
-            max(question.n_best, beam), question.length_penalty, question.n_best
-        )
+        beam = subject.translator.beam_for(question.n_best) if question.beam is None else question.beam
+        beam = max(question.n_best, beam)
+        options = subject.translator.search_options(beam, question.length_penalty, question.n_best)
         off = [Head(head.kind, head.layer, head.head) for head in question.off]
         return subject, Look(question.source, options, question.prefix, off, question.show)
 

@@ -132,8 +132,11 @@ class Tokenizer:
             encoded.append([i for i, before in zip(ids, [None, *ids], strict=False) if i != self.unk or i != before])
         return encoded
 
-    def decode(self, ids: Iterable[Iterable[SupportsInt]]) -> list[str]:
-        """The text of each sequence of ids. pad, bos and eos are left out; unk shows as "⁇".
+    def decode(
+        self, ids: Iterable[Iterable[SupportsInt]], unknown: Sequence[Sequence[str] | None] | None = None
+    ) -> list[str]:
+        """The text of each sequence of ids. pad, bos and eos are left out; unk shows as "⁇", or as the next of a
+        sequence's symbols in `unknown`, where it has any there.
 
         What was encoded without unk comes back as it was, but for the spaces and the characters that the settings let
         change: `spaces: collapse` makes one space of several and none at the ends.
@@ -141,12 +144,20 @@ class Tokenizer:
         silent = {self.pad, self.bos, self.eos}
         kept = [[i for i in map(int, sequence) if i not in silent] for sequence in ids]
         texts: list[str] = self._processor.decode(kept) if kept else []  # SentencePiece makes "" of no sequences
+        for index, symbols in enumerate(unknown or ()):
+            if symbols is not None:
+                texts[index] = self._filled(kept[index], symbols)
         if self.kind == "word":  # an unknown word brings its own space, which is one too many at the front
             texts = [
                 text.removeprefix(" ") if self.unk in sequence[:1] else text
                 for text, sequence in zip(texts, kept, strict=True)
             ]
         return list(self._escape.shown(texts))
+
+    def _filled(self, ids: list[int], symbols: Sequence[str]) -> str:
+        space, left = " " * (self.kind == "word"), iter(self._escape.hidden(symbols))
+        pieces = self._processor.decode(ids, out_type="proto").pieces
+        return "".join(space + next(left) if piece.id == self.unk else piece.surface for piece in pieces)
 
     def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
         """The piece of each id as SentencePiece spells it ("▁" for a space), special ones included."""

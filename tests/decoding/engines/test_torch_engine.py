@@ -33,6 +33,14 @@ def test_a_shortlist_is_learnt_once_and_kept_with_the_run(run):
     assert path.stat().st_mtime_ns == before
 
 
+def test_a_shortlist_of_when_lists_were_shorter_is_learnt_anew(run):
+    whole = qkv.load(run, device="cpu", engine="torch", shortlist=2).engine.shortlist
+    path = run / "shortlist-2.safetensors"
+    Shortlist(whole.candidates, whole.always[:3]).save(path)
+    assert len(qkv.load(run, device="cpu", engine="torch", shortlist=2).engine.shortlist.always) == len(whole.always)
+    assert len(Shortlist.load(path).always) == len(whole.always)
+
+
 def test_the_model_itself_stays_as_it_is(run):
     translator = qkv.load(run, device="cpu", engine="torch", precision="int8")
     assert all(parameter.dtype == torch.float32 for parameter in translator.model.parameters())

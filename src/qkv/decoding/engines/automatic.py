@@ -31,7 +31,7 @@ class AutomaticEngine:
 
     def __init__(self, fast: CTranslate2Engine, opening: Opening):
         self.name, self.precision, self.shortlist = fast.name, fast.precision, fast.shortlist
-        self.note = f"engine {title(fast)}"
+        self.note, self.longest = f"engine {title(fast)}", opening.model.longest
         self._fast, self._opening = fast, opening
         self._torch: Engine | None = None
         self._watch = Watch(opening.model)

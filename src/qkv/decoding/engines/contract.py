@@ -47,6 +47,10 @@ class Engine(Protocol):
     lacks: frozenset[str]
     note: str
 
+    @property
+    def longest(self) -> int | None:
+        """The most tokens that a source or target may have; None if there is no limit."""
+
     def search(
         self, request: Request, *, batch_tokens: int = 8192, on_progress: Callable[[int], object] | None = None
     ) -> list[list[Hypothesis]]:
@@ -59,7 +63,7 @@ class Engine(Protocol):
 
         Returns:
             For each source, in order, its `options.n_best` hypotheses, best first. With a shortlist, probabilities are
-            those among the tokens of a batch's shortlist.
+            those among its tokens.
 
         Raises:
             UserError: if the engine lacks what is asked for, or a source is too long or a prefix impossible.

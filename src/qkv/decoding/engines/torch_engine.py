@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -52,7 +53,7 @@ class TorchEngine:
     ):
         self.precision, self.shortlist, self.note = precision, shortlist, ""
         self.exact = precision == autocast == "float32" and shortlist is None
-        self.device = next(model.parameters()).device
+        self.device, self.longest = next(model.parameters()).device, model.longest
         self._tokenizers, self._autocast = tokenizers, autocast
         self._model = lower_precision(model, precision, self.device)
         self._packing = Packing(self._model)
@@ -119,12 +120,15 @@ class TorchEngine:
         source, source_mask = padded.to(self.device), None if mask is None else mask.to(self.device)
         if self.shortlist is None:
             return search(model, source, source_mask, **self._special(), options=options, prefix=prefix)
-        narrow = Shortlisted(model, torch.cat((self.shortlist.of(source), source.new_tensor(prefix))).unique())
-        special = {name: narrow.place(token) for name, token in self._special().items()}
+        tokens = torch.cat((self.shortlist.of(source), source.new_tensor(prefix))).unique()
+        narrow, allowed = Shortlisted(model, tokens), self.shortlist.allowed(source, source_mask, tokens, prefix)
+        special: dict[str, Any] = {name: narrow.place(token) for name, token in self._special().items()}
         places = [narrow.place(token) for token in prefix]
-        return narrow.restore(search(narrow, source, source_mask, **special, options=options, prefix=places))
+        return narrow.restore(
+            search(narrow, source, source_mask, **special, options=options, prefix=places, allowed=allowed)
+        )
 
-    def _special(self) -> dict[str, int]:
+    def _special(self) -> dict[str, Any]:
         target = self._tokenizers.target
         return {"bos": target.bos, "eos": target.eos, "pad": target.pad}
 
