@@ -3,7 +3,8 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,6 +21,37 @@ def spoken_time(seconds: float) -> str:
     return f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
 
 
+class _Listener:
+    """Standard error, which may be closed or a pipe that nobody reads any more: then nothing is said, nothing fails."""
+
+    def __init__(self) -> None:
+        self.stream = sys.stderr
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def __eq__(self, other: object) -> bool:  # tqdm knows by this what shares a screen with its bars
+        return self.stream is getattr(other, "stream", other)
+
+    def isatty(self) -> bool:
+        return self.stream is not None and self.stream.isatty()
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            if self.stream is not None:
+                self.stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            if self.stream is not None:
+                self.stream.flush()
+
+
+def tell(text: str) -> None:
+    """A line that stays on standard error, above any bar; where nobody reads it, nothing happens."""
+    tqdm.write(text, file=_Listener())
+
+
 @contextmanager
 def bar(
     total: int | None, unit: str, show: bool = True, *, what: str | None = None, delay: float = 0.0
@@ -29,7 +61,13 @@ def bar(
     It yields `advance(count, what=None)`, which moves it on, and tells what is being done from now on.
     """
     with tqdm(
-        total=total, unit=f" {unit}", desc=what, delay=delay, leave=total is not None, disable=None if show else True
+        total=total,
+        unit=f" {unit}",
+        desc=what,
+        delay=delay,
+        leave=total is not None,
+        disable=None if show else True,
+        file=_Listener(),
     ) as shown:
 
         def advance(count: int, what: str | None = None) -> None:
@@ -46,7 +84,9 @@ class TrainingProgress:
     def __init__(self, enabled: bool = True, share: float = 0.0):
         self._enabled, self._first_share, self._began, self._logged = enabled, share, time.monotonic(), 0.0
         form, hidden = "{percentage:3.0f}% |{bar}| {desc}", None if enabled else True  # None: unless on a terminal
-        self._bar = tqdm(total=1.0, initial=share, disable=hidden, bar_format=form, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=1.0, initial=share, disable=hidden, bar_format=form, dynamic_ncols=True, file=_Listener()
+        )
 
     def update(self, share: float, step: int, loss: float, tokens_per_second: float) -> None:
         """Show where training stands."""
@@ -64,7 +104,7 @@ class TrainingProgress:
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""
         if self._enabled:
-            tqdm.write(text, file=sys.stderr)
+            tell(text)
 
     def close(self) -> None:
         """Take the bar off the screen's last line."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from qkv.cli.main import main
+
 
 def test_evaluate_prints_the_metrics_of_the_recipe_on_its_test_pairs(run, translator, ok):
     ab, dada = translator.translate(["ab", "dada"])
@@ -18,12 +20,34 @@ def test_evaluate_prints_the_metrics_of_the_recipe_on_its_test_pairs(run, transl
 
 def test_evaluate_takes_other_pairs_and_metrics(run, data, ok):
     lines = ok(
-        "evaluate", run, "--source", data / "test.source", "--target", data / "test.target", "--metrics", "bleu, cer"
+        "evaluate", run, "--source", data / "test.source", "--target", data / "test.target", "--metrics", "chrf, cer"
     )
     assert lines[0] == "2 pairs of 2 different sources"
-    assert re.fullmatch(r"bleu \d+\.\d\d  \(nrefs:1\|.*version:.*\)", lines[1])
+    assert re.fullmatch(r"chrf \d+\.\d\d  \(nrefs:1\|.*version:.*\)", lines[1])
     assert lines[2].startswith("cer ")
     assert ok("evaluate", run, "--data", data / "train.tsv", "--beam", 1)[0] == "10 pairs of 10 different sources"
+
+
+def test_evaluate_says_by_which_words_bleu_counts_and_when_it_cannot(run, data, tmp_path, capsys):
+    """On standard error: what is printed is for machines, too."""
+    (tmp_path / "zh.tsv").write_text("ab\t一个男人在绿色的椅子上睡觉\n", "utf-8")
+
+    def said(*arguments):
+        assert main(["evaluate", run, "--metrics", "bleu", "--json", *map(str, arguments)]) == 0
+        captured = capsys.readouterr()
+        return json.loads(captured.out)["bleu"]["signature"], captured.err.splitlines()
+
+    signature, (line,) = said(
+        "--source", data / "test.source", "--target", data / "test.target", "--bleu-tokenize", "intl"
+    )
+    assert "tok:intl" in signature
+    assert line == "qkv: bleu counts runs of 4 words, and none of 2 references has so many (words by intl): " + (
+        "it cannot tell outputs apart; chrf can"
+    )
+    signature, (line,) = said("--data", tmp_path / "zh.tsv")
+    assert "tok:zh" in signature
+    assert line.startswith("qkv: bleu counts words by sacreBLEU's zh, for the script of the references")
+    assert said("--data", tmp_path / "zh.tsv", "--bleu-tokenize", "char")[1] == []
 
 
 def test_evaluate_prints_json_for_machines(run, ok):

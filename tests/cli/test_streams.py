@@ -15,12 +15,12 @@ def test_a_failing_disk_is_no_traceback(run, capsys, monkeypatch):
     assert capsys.readouterr().err == "qkv: No space left on device\n"
 
 
-def test_a_reader_that_has_had_enough_is_no_fault(run, capsys, monkeypatch):
+def test_a_reader_that_has_had_enough_is_no_fault_but_not_all_was_done(run, capsys, monkeypatch):
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w") as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
-        assert main(["info", run]) == 0
+        assert main(["info", run]) == 141
     assert capsys.readouterr().err == ""
 
 

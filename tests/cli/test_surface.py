@@ -21,7 +21,7 @@ SURFACE = {
     "compare": "recipe key=value --vary --budget --output --metrics --beam --quiet",
     "translate": "run --checkpoint --device --threads --input --output --n-best --on-error --unknown --beam "
     "--length-penalty --engine --precision --shortlist",
-    "evaluate": f"run --checkpoint --device --threads {PAIRS} --metrics --output --json "
+    "evaluate": f"run --checkpoint --device --threads {PAIRS} --metrics --bleu-tokenize --output --json "
     "--beam --length-penalty --engine --precision --shortlist",
     "score": f"run --checkpoint --device --threads {PAIRS} --tokens --on-error --engine --precision",
     "average": "run --last --use",

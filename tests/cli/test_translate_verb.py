@@ -161,7 +161,7 @@ def test_translate_in_a_pipe_whose_reader_leaves(run):
     process.stdin.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait() == 0
+    assert process.wait() == 141
 
 
 def test_translate_answers_a_line_before_the_next_one_comes(run, translator, dialogue):

@@ -57,17 +57,6 @@ def test_what_it_was_made_from_stays(run, override, old):
 
 
 @pytest.mark.parametrize("override", ["training.batch_tokens=300", "training.accumulate=2"])
-def test_batches_stay_within_an_epoch(run, override):
-    state = read_state(run.checkpoints()[-1])
-    assert 0 < state.batch < state.batches_per_epoch
-    key = override.partition("=")[0]
-    with pytest.raises(
-        UserError, match=rf"^{key} is \d+ in .*cannot become \d+ in the middle of an epoch \(batch 3 of"
-    ):
-        resume(run.path, [override, "training.steps=5"], progress=False)
-
-
-@pytest.mark.parametrize("override", ["training.batch_tokens=300", "training.accumulate=2"])
 def test_batches_may_change_between_epochs(recipe, override):
     run = train(recipe(training={"steps": None, "epochs": 1}, validation={"every": None}), progress=False)
     resume(run.path, [override, "training.epochs=2"], progress=False)

@@ -23,6 +23,7 @@ from qkv.run.checkpoint import (
     TrainingState,
     average_run,
     average_weights,
+    averaged_checkpoints,
     load_model,
     prune,
     read_description,
@@ -327,7 +328,7 @@ def test_what_cannot_be_averaged(tmp_path):
         average_weights([])
     with pytest.raises(UserError, match="at least 2"):
         average_run(Run(tmp_path), 1)
-    with pytest.raises(UserError, match="no checkpoints to average"):
+    with pytest.raises(UserError, match="at least 2 checkpoints, and it has 0"):
         average_run(Run(tmp_path), 2)
 
 
@@ -343,6 +344,9 @@ def test_a_runs_last_checkpoints_are_averaged(tmp_path):
         "training resumes from none but these"
     )
     assert not (averaged / "optimizer.safetensors").exists()
+    assert averaged_checkpoints(averaged) == ["step-00000002", "step-00000003"], "it says what it is made of"
+    assert averaged_checkpoints(run.checkpoint_path(3)) == []
+    assert averaged_checkpoints(average_run(run, 5)) == [path.name for path in run.checkpoints()]
 
 
 # Old ones go

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qkv.errors import UserError
@@ -144,6 +144,37 @@ def test_a_plan_may_be_entered_anywhere(small_blocks):
     assert [backwards[i].tolist() for i in range(-1, -len(batches) - 1, -1)] == batches[::-1]
     with pytest.raises(IndexError):
         backwards[len(batches)]
+
+
+@given(
+    pairs=st.integers(1, 1000),
+    changes=st.lists(st.tuples(st.integers(20, 400), st.floats(0.0, 1.0)), min_size=1, max_size=4),
+    budget=st.integers(20, 400),
+    seed=SEEDS,
+)
+@settings(max_examples=30, deadline=None)
+def test_every_pair_once_however_often_the_budget_changes(pairs, changes, budget, seed):
+    """Some of the batches of one plan, some of a plan of what it left, …: in one block or over several."""
+    lengths = realistic(pairs)
+    for block in (300, 10_000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batches_module, "PAIRS_OF_BLOCK", block)
+            patch.setattr(batches_module, "PAIRS_OF_RUN", 4)
+            planned, seen = plan(lengths, changes[0][0], seed), []
+            for (_, share), (after, _) in zip(changes, [*changes[1:], (budget, 1.0)], strict=True):
+                done = round(share * len(planned))
+                seen += planned[:done]
+                planned = planned.rest(done, after)
+            assert all(len(batch) * lengths[batch].max() <= budget or len(batch) == 1 for batch in planned)
+            seen += planned
+        assert sorted(np.concatenate(seen).tolist()) == list(range(pairs))
+
+
+def test_what_is_left_is_shared_out_alike_each_time():
+    lengths = realistic(500)
+    first, again = ([batch.tolist() for batch in plan(lengths, 256).rest(3, 100)] for _ in range(2))
+    assert first == again
+    assert [batch.tolist() for batch in plan(lengths, 256).rest(0, 100)] == [b.tolist() for b in plan(lengths, 100)]
 
 
 def test_a_block_holds_other_pairs_in_each_epoch_drawn_from_the_whole_corpus(small_blocks):

@@ -111,10 +111,10 @@ def test_it_leaves_no_trace(prepared):
 )
 def test_what_is_better(prepared, metric, better, worse):
     validator = Validator(prepared(validation={"metric": metric}), CPU)
-    assert validator.is_better(better, worse)
-    assert not validator.is_better(worse, better)
-    assert not validator.is_better(better, better), "a tie is no progress"
-    assert validator.is_better(worse, None)
+    assert validator.is_better(Validation(1.0, better), worse, 1.0)
+    assert not validator.is_better(Validation(1.0, worse), better, 1.0)
+    assert not validator.is_better(Validation(1.0, better), better, 1.0), "a tie in both is no progress"
+    assert validator.is_better(Validation(1.0, worse), None, None)
 
 
 def test_without_validation_pairs_it_is_impossible(prepared):

@@ -1,7 +1,6 @@
 """Arguments that several verbs take, and what is made of them."""
 
 import os
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -87,13 +86,14 @@ def add_head(parser: ArgumentParser, layer: str, head: str) -> None:
 
 def translator_of(options: Namespace) -> "Translator":
     """The translator that was asked for; see `add_run`."""
+    from qkv.progress import tell
     from qkv.translator import load
 
     set_up_process(options)
     how = {name: getattr(options, name, None) for name in ("engine", "precision", "shortlist")}
     translator = load(options.run, checkpoint=options.checkpoint, device=options.device, **how)
     if translator.engine.note:
-        print(translator.engine.note, file=sys.stderr)
+        tell(translator.engine.note)
     return translator
 
 

@@ -14,7 +14,7 @@ from qkv.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 the user's mistake, 130 interrupted."""
+    """Run a command and return its exit code: 0 done, 2 the user's mistake, 130 interrupted, 141 nobody reads on."""
     try:
         verb, options = parse(sys.argv[1:] if arguments is None else arguments)
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -26,13 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output has had enough (`| head`): not an error
-        _discard_output()
+    except BrokenPipeError:  # whoever read our output has had enough (`| head`): no fault, but not all is done
+        return 141  # 128 + SIGPIPE, as shells have it of a program that it ends
     except OSError as error:
-        _discard_output()
         reason = error.strerror or str(error)
         complain(f"{error.filename}: {reason}" if error.filename else reason)
         return 2
+    finally:
+        _discard_output()
     return 0
 
 
@@ -91,8 +92,10 @@ def _summary(verb: Verb) -> str:
 
 
 def _discard_output() -> None:
-    """If standard output takes no more, drop what it was to take: Python would try again, and fail, at its end."""
-    try:
-        flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """If a standard stream takes no more, drop what it was to take: Python would try again, and fail, at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,10 @@ def put(lines: Iterable[str], path: str | None = None) -> None:
 
 
 def complain(message: str) -> None:
-    """Tell of a mistake, in one line on standard error."""
-    print(f"qkv: {' '.join(message.splitlines())}", file=sys.stderr)
+    """Tell of a mistake, or what else a person should know, in one line on standard error, if anybody reads it."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(f"qkv: {' '.join(message.splitlines())}", file=sys.stderr)
 
 
 def flush() -> None:

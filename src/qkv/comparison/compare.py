@@ -4,14 +4,12 @@ import json
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from qkv.comparison.measure import measure, scored_pairs
 from qkv.comparison.report import Comparison
@@ -24,6 +22,7 @@ from qkv.errors import UserError
 from qkv.files import explained, new_directory, write_json, write_text
 from qkv.measuring.environment import Environment, now
 from qkv.metrics import METRICS
+from qkv.progress import tell
 from qkv.run.changes import flat
 from qkv.run.directory import Run, check_name
 from qkv.run.lock import locked
@@ -86,7 +85,7 @@ def compare(
     try:
         for number, variant in enumerate(variants, start=1):
             if progress:
-                tqdm.write(f"{number} of {len(variants)}: {variant.name}", file=sys.stderr)
+                tell(f"{number} of {len(variants)}: {variant.name}")
             with undisturbed(variant.config.threads):
                 row = _row(variant, variants, metrics, beam, progress)
             environment = Environment.here(comparison.environment.device)
@@ -94,7 +93,7 @@ def compare(
             write_text(directory / "comparison.json", comparison.to_json())
     except KeyboardInterrupt:
         if progress:
-            tqdm.write("interrupted; the same command goes on with the comparison", file=sys.stderr)
+            tell("interrupted; the same command goes on with the comparison")
         raise
     finally:
         if comparison.rows:
@@ -111,15 +110,21 @@ def _row(
     metrics = list(metrics or config.evaluation.metrics)
     path = Path(config.run)
     found = Measurement.load(path / _MEASURED)
-    wanted = (metrics, config.decoding.beam if beam is None else beam, scored_pairs(config))
-    if found is None or ([score.name for score in found.scores], found.beam, found.pairs_name) != wanted:
+    beam_used = config.decoding.beam if beam is None else beam
+    wanted = (metrics, beam_used, scored_pairs(config), config.evaluation.bleu_tokenize)
+    if found is None or wanted != (
+        [score.name for score in found.scores],
+        found.beam,
+        found.pairs_name,
+        found.bleu_tokenize,
+    ):
         try:
             if not (path / _DONE).is_file():
                 _train(config, [other.config for other in variants], progress)
             found = measure(config, metrics, beam, progress=progress)
         except (UserError, torch.OutOfMemoryError) as error:
             if progress:
-                tqdm.write(f"{variant.name} failed: {error}", file=sys.stderr)
+                tell(f"{variant.name} failed: {error}")
             return Row(variant.name, variant.values, failure=str(error))
         found.save(path / _MEASURED)
     return Row(variant.name, variant.values, found)
@@ -137,7 +142,7 @@ def _train(config: Config, others: Sequence[Config], progress: bool) -> None:
             if donor is None:
                 notices = prepare(config, resume=False).notices
                 for notice in notices if progress else ():
-                    tqdm.write(notice, file=sys.stderr)
+                    tell(notice)
             else:
                 write_text(run.config_path, config.to_yaml())
                 _take_over(run, donor)

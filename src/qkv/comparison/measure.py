@@ -14,6 +14,7 @@ from qkv.evaluation.by_length import length_unit, quality_by_length
 from qkv.evaluation.evaluate import evaluate
 from qkv.measuring.environment import Environment, now
 from qkv.measuring.speed import LENGTHS, decoding_speed, times_by_length
+from qkv.progress import tell
 from qkv.run.checkpoint import TrainingState, read_state
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
@@ -44,7 +45,12 @@ def measure(config: Config, metrics: Sequence[str], beam: int | None, *, progres
     translator = load(run.path, device=config.device)
     beam = config.decoding.beam if beam is None else beam
     name = scored_pairs(config)
-    evaluation = evaluate(translator, pair_files(config, name), metrics, beam=beam, progress=progress)
+    tokenize = config.evaluation.bleu_tokenize
+    evaluation = evaluate(
+        translator, pair_files(config, name), metrics, beam=beam, bleu_tokenize=tokenize, progress=progress
+    )
+    for remark in evaluation.remarks if progress else ():
+        tell(remark)
     output_of = dict(zip((pair.source for pair in evaluation.pairs), evaluation.outputs, strict=True))
     speed = decoding_speed(translator, list(output_of), beam)
     unit = length_unit(list(output_of))
@@ -58,12 +64,13 @@ def measure(config: Config, metrics: Sequence[str], beam: int | None, *, progres
         beam=beam,
         scores=list(evaluation.scores.values()),
         length_unit=unit,
-        by_length=quality_by_length(evaluation.pairs, output_of, metrics[0], unit),
+        by_length=quality_by_length(evaluation.pairs, output_of, metrics[0], unit, evaluation.settings),
         decoding=speed,
         times=times_by_length(translator, config.training, lengths=LENGTHS),
         examples=choose_examples(evaluation.pairs, output_of),
         environment=Environment.here(str(translator.device)),
         date=now(),
+        bleu_tokenize=tokenize,
     )
 
 

@@ -68,6 +68,7 @@ class Measurement:
         examples: a few outputs.
         environment: where this was measured.
         date: when.
+        bleu_tokenize: the recipe's.
     """
 
     architecture: str
@@ -90,6 +91,7 @@ class Measurement:
     examples: list[Example]
     environment: Environment
     date: str
+    bleu_tokenize: str | None = None
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""

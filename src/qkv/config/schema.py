@@ -10,6 +10,7 @@ from qkv.decoding.engines import PRECISIONS
 from qkv.decoding.engines.registry import ENGINES
 from qkv.decoding.options import SearchDefaults, SearchOptions
 from qkv.metrics import METRICS
+from qkv.metrics.tokenization import TOKENIZERS
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.settings import OneOf, Section
 from qkv.text.corpus import PairFiles
@@ -87,7 +88,7 @@ class TrainingConfig(Section):
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of matrix products while training")
     ema: Share = Field(0.0, description="decay of an exponential average of the weights, used in their place; 0: off")
     average_last: int = Field(
-        0, ge=0, description="at the end, average the last so many checkpoints and keep the result if it is better"
+        0, ge=0, description="at the end, average the last so many (2 or more) checkpoints and keep it if it is better"
     )
     report_every: Count = Field(50, description="steps between lines of metrics.jsonl")
 
@@ -139,6 +140,9 @@ class EvaluationConfig(Section):
 
     metrics: list[Annotated[str, OneOf("metric", METRICS)]] = Field(
         ["bleu", "chrf"], description="what `qkv evaluate` measures"
+    )
+    bleu_tokenize: Annotated[str, OneOf("tokenizer", TOKENIZERS)] | None = Field(
+        None, description="sacreBLEU's tokenizer for bleu, here and as validation.metric; null: as the script asks"
     )
 
 

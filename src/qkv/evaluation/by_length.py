@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from qkv.metrics import compute_for_pairs
+from qkv.metrics import Settings, compute_for_pairs
 from qkv.text.corpus import Pair
 
 _BUCKET_WIDTH = 10
@@ -27,11 +27,11 @@ def length_unit(sources: Sequence[str]) -> str:
 
 
 def quality_by_length(
-    pairs: Sequence[Pair], output_of: Mapping[str, str], metric: str, unit: str
+    pairs: Sequence[Pair], output_of: Mapping[str, str], metric: str, unit: str, settings: Settings | None = None
 ) -> list[LengthBucket]:
     """The metric for sources of length 1–10, 11–20, …, neighbours merged until each has about 20 pairs.
 
-    `unit` is what `length_unit` says.
+    `unit` is what `length_unit` says, `settings` are those of the whole.
     """
     by_bucket: dict[int, list[Pair]] = {}
     for pair in pairs:
@@ -49,6 +49,6 @@ def quality_by_length(
         low, _, before = merged.pop()
         merged.append((low, high, before + last))
     return [
-        LengthBucket(low, high, len(inside), compute_for_pairs([metric], inside, output_of)[metric].value)
+        LengthBucket(low, high, len(inside), compute_for_pairs([metric], inside, output_of, settings)[metric].value)
         for low, high, inside in merged
     ]

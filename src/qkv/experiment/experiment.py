@@ -4,13 +4,13 @@ The report is written after the last step: a training's budget does not hold it,
 Variants of a comparison have the comparison's report in common; `qkv report` writes one of their own.
 """
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from qkv.config.schema import Config
+from qkv.progress import tell
 from qkv.run.directory import Run
 from qkv.training import trainer
 
@@ -35,8 +35,8 @@ def _reported(run: Run, *, progress: bool) -> Run:
         path = write_report(run)
     except Exception as error:  # a page that cannot be drawn is no reason to lose a training
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"qkv: training is complete, but its report could not be written: {reason}", file=sys.stderr)
+        tell(f"qkv: training is complete, but its report could not be written: {reason}")
     else:
         if progress:
-            print(f"report: {path}, written in {time.monotonic() - began:.1f} s", file=sys.stderr)
+            tell(f"report: {path}, written in {time.monotonic() - began:.1f} s")
     return run

@@ -110,6 +110,7 @@ def _scores(config: Config, metrics: Sequence[Mapping[str, Any]], evaluation: Ev
     if evaluation is not None:
         # A score spells its signature.
         rows += [(f"test, {len(evaluation.pairs):,} pairs", str(score)) for score in evaluation.scores.values()]
+        rows += [("note", remark) for remark in evaluation.remarks]
     elif config.data.test is not None:
         rows.append(("test", "not measured for this report; `qkv report --evaluate` adds it"))
     return rows or [("none", "the recipe has neither validation nor test pairs")]
@@ -122,7 +123,8 @@ def _spoken(value: float | None, digits: int) -> str:
 def _evaluated(translator: Translator, config: Config) -> Evaluation:
     if config.data.test is None:
         raise UserError(f"{config.run}: its recipe has no data.test to evaluate on")
-    return evaluate(translator, pair_files(config, "test"), config.evaluation.metrics)
+    wanted = config.evaluation
+    return evaluate(translator, pair_files(config, "test"), wanted.metrics, bleu_tokenize=wanted.bleu_tokenize)
 
 
 def _samples(metrics: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -171,7 +173,7 @@ def _quality(config: Config, evaluation: Evaluation | None) -> Iterator[str]:
         return
     unit, metric = length_unit([pair.source for pair in evaluation.pairs]), config.evaluation.metrics[0]
     outputs = dict(zip((pair.source for pair in evaluation.pairs), evaluation.outputs, strict=True))
-    buckets = quality_by_length(evaluation.pairs, outputs, metric, unit)
+    buckets = quality_by_length(evaluation.pairs, outputs, metric, unit, evaluation.settings)
     yield line_chart(
         [Series(metric, [(b.low + b.high) / 2 for b in buckets], [b.value for b in buckets])],
         title=f"{metric} by length",

@@ -32,6 +32,7 @@ class Metric:
         by_source: whether several pairs of one source are alternatives, as pronunciations of a word are; if not, every
             pair counts.
         wants_sources: whether the function takes a third argument, the sources.
+        finer: what may still tell models apart where this one stands still: another metric, or the loss.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     higher_is_better: bool
     by_source: bool = False
     wants_sources: bool = False
+    finer: str = "loss"
 
     def __call__(
         self,

@@ -63,12 +63,12 @@ def _of_the_closest(
     return sum(errors for errors, _ in closest), -sum(minus_length for _, minus_length in closest)
 
 
-WER = Metric("wer", _word_error_rate, higher_is_better=False, by_source=True)
+WER = Metric("wer", _word_error_rate, higher_is_better=False, by_source=True, finer="cer")
 """The share of words whose transcription is none of the references, as in grapheme-to-phoneme work.
 
 Symbols are compared, so the width of spaces does not count; but for that this is 100 − `EXACT_MATCH`."""
 
-PER = Metric("per", _phone_error_rate, higher_is_better=False, by_source=True)
+PER = Metric("per", _phone_error_rate, higher_is_better=False, by_source=True, finer="cer")
 """Edits between symbols separated by whitespace, per symbol of the closest reference, over the corpus.
 
 It exceeds 100 when hypotheses are much too long. `UserError` if all references are empty."""
@@ -83,5 +83,5 @@ The third character is held against the third and no other, so one that is left 
 they repeat); `CER` counts it once. Characters that one side lacks are wrong. Each hypothesis is held against the
 reference with the fewest wrong characters. `UserError` if all hypotheses and references are empty."""
 
-EXACT_MATCH = Metric("exact_match", _exact_match, higher_is_better=True, by_source=True)
+EXACT_MATCH = Metric("exact_match", _exact_match, higher_is_better=True, by_source=True, finer="cer")
 """The share of hypotheses that are, character for character, one of their references."""

@@ -3,7 +3,8 @@
 Always with its signature, because a BLEU without one cannot be compared.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from sacrebleu.metrics.base import Metric as SacreMetric
 from sacrebleu.metrics.bleu import BLEU as SacreBleu
@@ -11,11 +12,19 @@ from sacrebleu.metrics.chrf import CHRF as SacreChrf
 from sacrebleu.metrics.ter import TER as SacreTer
 
 from qkv.metrics.contract import Metric
+from qkv.metrics.tokenization import choose
+
+_BLEU_ORDER = 4
 
 
 def _bleu(
-    hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, tokenize: str = "13a", lowercase: bool = False
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    tokenize: str | None = None,
+    lowercase: bool = False,
 ) -> tuple[float, str]:
+    tokenize = tokenize or choose(None, chain.from_iterable(references))[0]
     # force only silences the warning about tokenised text, which "none" asks for.
     metric = SacreBleu(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
     return _scored(metric, hypotheses, references)
@@ -37,14 +46,20 @@ def _scored(metric: SacreMetric, hypotheses: Sequence[str], references: Sequence
     return value, str(metric.get_signature())
 
 
-BLEU = Metric("bleu", _bleu, higher_is_better=True)
+def bleu_is_blind(references: Iterable[str], tokenize: str) -> bool:
+    """Whether no reference has as many words as the longest runs that BLEU counts: then right outputs come to 0."""
+    words = SacreBleu(tokenize=tokenize, force=True).tokenizer
+    return not any(len(words(line).split()) >= _BLEU_ORDER for line in references)
+
+
+BLEU = Metric("bleu", _bleu, higher_is_better=True, finer="chrf")
 """BLEU (Papineni et al. 2002) over the corpus, on detokenised text.
 
-Settings: `tokenize` names sacreBLEU's tokenizer ("none" scores text that is tokenised already, as older papers do);
-`lowercase` ignores case."""
+Settings: `tokenize` names sacreBLEU's tokenizer ("none" scores text that is tokenised already, as older papers do), by
+default the one for the script of the references; `lowercase` ignores case."""
 
 CHRF = Metric("chrf", _chrf, higher_is_better=True)
 """chrF2 (Popović 2015) over the corpus: F-score of character n-grams, on detokenised text."""
 
-TER = Metric("ter", _ter, higher_is_better=False)
+TER = Metric("ter", _ter, higher_is_better=False, finer="chrf")
 """TER (Snover et al. 2006) over the corpus: edits, shifts included, per word of the references."""

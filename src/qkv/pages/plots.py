@@ -200,9 +200,9 @@ def curve(label: str, records: Sequence[Mapping[str, Any]], name: str) -> Series
 
 
 def validation_metric(validation: Sequence[Mapping[str, Any]]) -> str | None:
-    """The metric that validations report beside the loss, or None."""
+    """The metric that the last of the validations reports beside the loss, or None; before it may have been another."""
     known = {"event", "step", "epoch", "loss", "perplexity", "seconds", "samples"}
-    return next((name for record in validation for name in record if name not in known), None)
+    return next((name for record in validation[-1:] for name in record if name not in known), None)
 
 
 def schedule_picture(

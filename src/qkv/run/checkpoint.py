@@ -36,9 +36,13 @@ class TrainingState:
     Attributes:
         step: steps of the optimizer done; so are `epoch`, passes over the data, and `batch`, batches of this epoch.
         batches_per_epoch: how many this epoch has; 0 before that is known.
+        batch_tokens: the budget by which these are counted; 0: the checkpoint is of before it was written down.
+        dealt: budgets that this epoch began with, each with how many of how many batches were done by it; `batch` and
+            `batches_per_epoch` are of what it left.
         seconds: wall-clock time spent so far, over all sittings.
         target_tokens: real target tokens learnt from so far.
-        best: best value of the validation metric, reached at `best_step`.
+        best: best value of the validation metric, reached at `best_step` with the loss `best_loss`.
+        judged_by: what the best was chosen by: the metric, and how outputs for it were searched for.
         validations_since_best: for early stopping.
         validated_step: step of the last validation.
         longest_validation: seconds that one took, checkpoint included; a wall-clock budget sets as much aside.
@@ -51,16 +55,28 @@ class TrainingState:
     epoch: int = 0
     batch: int = 0
     batches_per_epoch: int = 0
+    batch_tokens: int = 0
+    dealt: list[list[int]] = field(default_factory=list)
     seconds: float = 0.0
     target_tokens: int = 0
     best: float | None = None
+    best_loss: float | None = None
     best_step: int = 0
+    judged_by: dict[str, Any] | None = None
     validations_since_best: int = 0
     validated_step: int = -1
     longest_validation: float = 0.0
     stopgap: bool = False
     window: dict[str, float] = field(default_factory=dict)
     loss_scale: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> float:
+        """Passes over the data, the share of the present one that is done included."""
+        within = 0.0
+        for done, batches in [*(given[1:] for given in self.dealt), (self.batch, self.batches_per_epoch)]:
+            within += (1.0 - within) * (done / batches if batches else 0.0)
+        return self.epoch + within
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -113,17 +129,21 @@ def save_checkpoint(
     *,
     weights: Mapping[str, Tensor] | None = None,
     resume: Mapping[str, Tensor] | None = None,
+    average_of: Sequence[str] = (),
 ) -> None:
     """Write a checkpoint; it appears under its name only when it is complete.
 
     `weights` are to be used in place of the model's own (an average); `resume` are the tensors of
-    `optimizer.safetensors`, none for a checkpoint that is for use only.
+    `optimizer.safetensors`, none for a checkpoint that is for use only; `average_of` names the checkpoints that it is
+    the mean of, if it is one.
 
     Raises:
         UserError: if the disk is full or not writable; older checkpoints stay as they are.
     """
     described = {"model": dataclasses.asdict(model_options), "training": dataclasses.asdict(state)}
     description = {"format": FORMAT, "architecture": architecture, **described}
+    if average_of:
+        description["average_of"] = list(average_of)
     try:
         with new_directory(directory) as new:
             save_file(_for_saving(weights or weights_of(model)), new / "model.safetensors")
@@ -205,16 +225,27 @@ def average_weights(checkpoints: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def average_run(run: Run, last: int) -> Path:
-    """Average a run's last checkpoints into a new one, for use only; `UserError` if there are none, or `last` < 2."""
+    """Average a run's last checkpoints into a new one, for use only, which says of which (`average_of`).
+
+    If there are fewer than `last`, all are averaged; `UserError` if that are fewer than 2.
+    """
     if last < 2:
         raise UserError(f"averaging takes at least 2 checkpoints, not {last}")
     checkpoints = run.checkpoints()[-last:]
+    if len(checkpoints) < 2:
+        raise UserError(f"{run.path}: averaging takes at least 2 checkpoints, and it has {len(checkpoints)}")
     weights = average_weights(checkpoints)
     model, state = load_model(checkpoints[-1]), read_state(checkpoints[-1])
     destination = run.checkpoints_path / f"averaged-{state.step:08d}"
     architecture = read_description(checkpoints[-1])["architecture"]
-    save_checkpoint(destination, model, model.config, architecture, state, weights=weights)
+    names = [path.name for path in checkpoints]
+    save_checkpoint(destination, model, model.config, architecture, state, weights=weights, average_of=names)
     return destination
+
+
+def averaged_checkpoints(checkpoint: Path) -> list[str]:
+    """The names of those that a checkpoint is the average of; none if it is no average, or too old to say."""
+    return list(read_description(checkpoint).get("average_of", []))
 
 
 def prune(run: Run, keep: int) -> None:

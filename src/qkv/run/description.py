@@ -41,7 +41,7 @@ def _rows(run: Run) -> Iterator[tuple[str, str]]:
         f"{state['seconds'] / 60:.1f} minutes",
     )
     if state["best"] is not None:
-        metric = run.config.validation.metric
+        metric = (state.get("judged_by") or {}).get("metric", run.config.validation.metric)
         yield "best", f"{metric} {state['best']:.4g} at step {state['best_step']:,}"
     yield "checkpoints", ", ".join(path.name for path in run.checkpoints())
     yield "in use", used.name

@@ -6,6 +6,7 @@ are enough of them: then the encoder needs no padding and no mask. Resuming in m
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -124,15 +125,27 @@ class BatchPlan(Sequence[Indices]):
         if max_tokens < 1:
             raise UserError(f"max_tokens is {max_tokens}; a batch needs room for at least one token")
         self._lengths = source_lengths, target_lengths
-        self._max_tokens = max_tokens
         self._origin = seed, epoch
         self._blocks = -(-len(source_lengths) // PAIRS_OF_BLOCK)
         self._runs = np.arange(-(-len(source_lengths) // PAIRS_OF_RUN))
         if self._blocks > 1:  # the blocks' own chance is numbered below this
             np.random.default_rng((*self._origin, self._blocks)).shuffle(self._runs)
-        counts = [len(_deal(*self._lengths_of(self._members(block)), max_tokens)) for block in range(self._blocks)]
-        self._starts = [0, *accumulate(counts)]
+        self._share_out(max_tokens, first=0, left=None)
+
+    def _share_out(self, max_tokens: int, first: int, left: Indices | None) -> None:
+        """From the block `first` on, of which only the pairs in `left` remain (None: all)."""
+        self._max_tokens, self._first, self._left = max_tokens, first, left
+        blocks = (self._lengths_of(self._members(block)) for block in range(first, self._blocks))
+        self._starts = [0, *accumulate(len(_deal(*lengths, max_tokens)) for lengths in blocks)]
         self._plan = lru_cache(1)(self._planned)
+
+    def rest(self, done: int, max_tokens: int) -> "BatchPlan":
+        """A plan by another budget for the pairs that are not in the first `done` batches of this one."""
+        block, before = self._place(range(len(self) + 1)[done])
+        left = np.sort(np.concatenate(self._plan(block)[before:])) if block < self._blocks else None
+        rest = copy(self)
+        rest._share_out(max_tokens, block, left)
+        return rest
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -150,8 +163,13 @@ class BatchPlan(Sequence[Indices]):
         return self._batch(range(len(self))[index])
 
     def _batch(self, number: int) -> Indices:
-        block = bisect_right(self._starts, number) - 1
-        return self._plan(block)[number - self._starts[block]]
+        block, within = self._place(number)
+        return self._plan(block)[within]
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """The block that a batch is of, and how many of its batches come before."""
+        after = bisect_right(self._starts, number) - 1
+        return self._first + after, number - self._starts[after]
 
     def _planned(self, block: int) -> list[Indices]:
         generator = np.random.default_rng((*self._origin, block))
@@ -161,6 +179,8 @@ class BatchPlan(Sequence[Indices]):
 
     def _members(self, block: int) -> Indices:
         """The pairs of a block, in the order of the corpus, so that they are read from the disk in one sweep."""
+        if block == self._first and self._left is not None:
+            return self._left
         first, last = (edge * len(self._runs) // self._blocks for edge in (block, block + 1))
         starts = PAIRS_OF_RUN * np.sort(self._runs[first:last])
         pairs = (starts[:, None] + np.arange(PAIRS_OF_RUN)).ravel()

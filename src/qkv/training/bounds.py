@@ -31,9 +31,7 @@ class Bounds:
         if steps is not None:
             shares.append(self._state.step / steps)
         if epochs is not None:
-            batches = self._state.batches_per_epoch
-            within = self._state.batch / batches if batches else 0.0
-            shares.append((self._state.epoch + within) / epochs)
+            shares.append(self._state.passes / epochs)
         if budget is not None:
             validations = 2 if self._settings.average_last else 1  # that come after the last step
             reserve = min(0.5 * budget, 0.02 * budget + 1.5 * validations * self._state.longest_validation)

@@ -20,6 +20,9 @@ class Records:
         run: whose records.
         step: where training stands; what an interrupted sitting wrote beyond it is taken back.
 
+    Attributes:
+        validations: the lines of validations, of earlier sittings too.
+
     Raises:
         UserError: if the disk is full or not writable; so do the methods.
     """
@@ -28,16 +31,20 @@ class Records:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self._run = run
-        kept = [f"{to_json(record)}\n" for record in run.metrics() if record["step"] <= step]
-        write_text(run.metrics_path, "".join(kept))
+        kept = [record for record in run.metrics() if record["step"] <= step]
+        self.validations = [record for record in kept if record["event"] == "validation"]
+        write_text(run.metrics_path, "".join(f"{to_json(record)}\n" for record in kept))
         with self._writing():
             self._file = open(run.metrics_path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
             self._board = SummaryWriter(str(run.tensorboard_path), purge_step=step + 1 if step else None)
 
     def add(self, event: str, step: int, **values: Any) -> None:
         """Write a line {"event": …, "step": …, **values}."""
+        record = {"event": event, "step": step, **values}
+        if event == "validation":
+            self.validations.append(record)
         with self._writing():
-            self._file.write(to_json({"event": event, "step": step, **values}) + "\n")
+            self._file.write(to_json(record) + "\n")
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self._board.add_scalar(f"{event}/{name}", value, step)

@@ -12,22 +12,33 @@ from torch import Tensor
 from qkv.config.loading import foreign_options, load_config
 from qkv.config.schema import Config, TrainingConfig
 from qkv.devices import pick_device, undisturbed
+from qkv.errors import UserError
 from qkv.files import point, remove_directory, write_text
 from qkv.progress import TrainingProgress, spoken_time
-from qkv.run.changes import check_changes
-from qkv.run.checkpoint import TrainingState, average_run, prune, read_state, read_tensors, using_weights
+from qkv.run.changes import check_average, check_changes, check_effect
+from qkv.run.checkpoint import (
+    TrainingState,
+    average_run,
+    averaged_checkpoints,
+    prune,
+    read_state,
+    read_tensors,
+    using_weights,
+)
 from qkv.run.directory import Run
 from qkv.run.lock import locked
 from qkv.run.preparation import Prepared, losses, prepare, refuse_to_overwrite, training_corpus
-from qkv.text.batches import Batch, BatchPlan, collate
+from qkv.text.batches import Batch, collate
 from qkv.training import snapshot
 from qkv.training.bounds import Bounds
+from qkv.training.cautions import before_training, not_moving
 from qkv.training.gradient import Gradient
 from qkv.training.interruption import interruptible
 from qkv.training.optimization import Optimization
+from qkv.training.position import rest_of_epoch
 from qkv.training.records import Records, Window
 from qkv.training.schedule import Schedule
-from qkv.training.validation import Validation, Validator
+from qkv.training.validation import Validation, Validator, judge_anew
 from qkv.training.watch import Watch
 
 
@@ -67,8 +78,11 @@ def resume(run: str | Path, overrides: Sequence[str] = (), *, progress: bool = T
     path = Path(run)
     if path.is_file():
         path = Path(load_config(path, overrides).run)
+    before, config = (load_config(Run.open(path).config_path, said) for said in ((), overrides))
+    if Path(run).is_dir() and config.run != before.run and Path(config.run).resolve() != path.resolve():
+        raise UserError(f"run is {path}, which is to be resumed, and cannot become {config.run}; to move it: mv")
     here = {"run": str(path)}  # the run may have been moved
-    before, config = (load_config(Run.open(path).config_path, said).model_copy(update=here) for said in ((), overrides))
+    before, config = (settings.model_copy(update=here) for settings in (before, config))
     return _train(config, before, began, progress)
 
 
@@ -76,9 +90,13 @@ def _train(config: Config, before: Config | None, began: float, progress: bool) 
     """Train from the beginning, or go on with a run that had the configuration `before` until now."""
     run = Run(config.run)
     device = pick_device(config.device)
+    check_average(config, before)
     with locked(run), undisturbed(config.threads):
         if before is not None:
-            check_changes(before, config, read_state(run.checkpoints()[-1]) if run.checkpoints() else TrainingState())
+            state = read_state(run.checkpoints()[-1]) if run.checkpoints() else TrainingState()
+            check_changes(before, config, state)
+            if Bounds(config, state, began).are_reached():
+                check_effect(before, config)
         prepared = prepare(config, resume=before is not None)
         trainer = Trainer(prepared, device, began=began, progress=progress)
         # Not earlier: overrides that do not fit the checkpoint must not spoil the run's configuration.
@@ -134,6 +152,8 @@ class Trainer:
         try:
             with interruptible() as interruption:
                 self._announce()
+                if remark := judge_anew(self.validator, self.model, self.run, self.state):
+                    self.progress.say(remark)
                 for batches in self._steps():
                     self._step(batches)
                     self._report_and_save()
@@ -150,11 +170,9 @@ class Trainer:
         tokenizers = self.prepared.tokenizers
         while not self.bounds.are_reached():
             if 0 < self.state.batches_per_epoch <= self.state.batch:
-                self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+                self.state.epoch, self.state.batch, self.state.dealt = self.state.epoch + 1, 0, []
             corpus = training_corpus(self.prepared, self.state.epoch)
-            lengths = corpus.source_lengths, corpus.target_lengths
-            plan = BatchPlan(*lengths, self.settings.batch_tokens, seed=self.config.seed, epoch=self.state.epoch)
-            self.state.batches_per_epoch = len(plan)
+            plan = rest_of_epoch(self.state, corpus, self.settings.batch_tokens, self.config.seed)
             while self.state.batch < len(plan):
                 group = plan[self.state.batch : self.state.batch + self.settings.accumulate]
                 self.state.batch += len(group)
@@ -215,13 +233,16 @@ class Trainer:
     def _announce(self) -> None:
         parameters = sum(p.numel() for p in self.model.parameters())
         verb = f"resuming at step {self.state.step:,}" if self.state.step else "training"
-        pairs = len(training_corpus(self.prepared, self.state.epoch))
+        corpus = training_corpus(self.prepared, self.state.epoch)
         self.progress.say(
-            f"{verb}: {self.config.model.architecture}, {parameters:,} parameters, {pairs:,} pairs, on {self.device} "
-            f"in {self.settings.precision}; the run is {self.run.path}"
+            f"{verb}: {self.config.model.architecture}, {parameters:,} parameters, {len(corpus):,} pairs, on "
+            f"{self.device} in {self.settings.precision}; the run is {self.run.path}"
         )
-        for line in losses(self.prepared, self.state.epoch):
+        for line in (*losses(self.prepared, self.state.epoch), *self.validator.remarks):
             self.progress.say(line)
+        if not self.bounds.are_reached():
+            for line in before_training(self.prepared, corpus, parameters, is_new=self.state.step == 0):
+                self.progress.say(line)
 
     # Validation and checkpoints
 
@@ -229,6 +250,10 @@ class Trainer:
         """Validate the weights to use (the average if there is one). Without pairs the newest count as the best."""
         began = time.monotonic()
         is_best = not self.validator.possible or self._is_best(self.optimization.average)
+        if not self.validator.possible:
+            self.state.best = self.state.best_loss = None
+        elif caution := not_moving(self.records.validations, self.config.validation.metric):
+            self.progress.say(caution)
         if is_best:
             self.state.best_step = self.state.step
             self.state.validations_since_best = 0
@@ -245,9 +270,9 @@ class Trainer:
             result = self.validator(self.model)
         if not math.isfinite(result.loss):
             raise self.watch.error(self.state.step, "the validation loss is not a number")
-        is_best = self.validator.is_better(result.metric, self.state.best)
+        is_best = self.validator.is_better(result, self.state.best, self.state.best_loss)
         if is_best:
-            self.state.best = result.metric
+            self.state.best, self.state.best_loss = result.metric, result.loss
         self._record(result, [*remarks, "best"] if is_best else remarks)
         return is_best
 
@@ -293,11 +318,17 @@ class Trainer:
             self.progress.say(f"no better for {patience} validations: stopped early")
         if self.state.validated_step != self.state.step:
             self._validate_and_save()
-        last = self.settings.average_last
-        if last >= 2 and len(self.run.checkpoints()) >= 2:
+        last, there_are = self.settings.average_last, len(self.run.checkpoints())
+        if last and min(last, there_are) < 2:
+            self.progress.say(
+                f"training.average_last is {last}, but there is {there_are} checkpoint: none was averaged"
+            )
+        elif last:
             averaged = average_run(self.run, last)
             weights = read_tensors(averaged / "model.safetensors")
-            if not self.validator.possible or self._is_best(weights, f"average of {last}"):
+            of = len(averaged_checkpoints(averaged))
+            remark = f"average of {of}" if of == last else f"average of {of}, all that there are"
+            if not self.validator.possible or self._is_best(weights, remark):
                 point(self.run.best_path, averaged)
             elif self.run.best_path.resolve() != averaged.resolve():
                 remove_directory(averaged)

@@ -3,12 +3,15 @@
 import math
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 
 from qkv.decoding.engines.torch_engine import TorchEngine
-from qkv.metrics import METRICS, compute_for_pairs
+from qkv.metrics import METRICS, compute_for_pairs, settle
 from qkv.nn.seq2seq import Seq2Seq
+from qkv.run.checkpoint import TrainingState, read_tensors, using_weights
+from qkv.run.directory import Run
 from qkv.run.preparation import Prepared, pair_files, validation_corpus
 from qkv.text.batches import BatchPlan, collate
 from qkv.text.corpus import Pair, read_pairs
@@ -39,7 +42,8 @@ class Validation:
 class Validator:
     """Measures loss and metric, which is `possible` if the recipe has validation pairs.
 
-    It draws no random numbers, so training goes on as if it had not been there.
+    It draws no random numbers, so training goes on as if it had not been there. `remarks` are what there is to tell of
+    the metric on these pairs.
     """
 
     def __init__(self, prepared: Prepared, device: torch.device):
@@ -51,11 +55,27 @@ class Validator:
         if self._corpus is not None:
             pairs = read_pairs(pair_files(prepared.config, "validation"))
             self._pairs = list(islice(pairs, self.settings.max_examples))
+        metrics = [] if self.settings.metric == "loss" else [self.settings.metric]
+        tokenize = prepared.config.evaluation.bleu_tokenize
+        self._metric_settings, self.remarks = settle(metrics, self._pairs, tokenize)
 
-    def is_better(self, value: float, best: float | None) -> bool:
-        """Whether `value` of the metric is better than the best so far (None: there is none yet)."""
+    def is_better(self, found: Validation, best: float | None, best_loss: float | None) -> bool:
+        """Whether the metric is better than the best so far (None: there is none yet), or as good with a lower loss."""
+        if best is None or found.metric == best:
+            return best is None or best_loss is None or found.loss < best_loss
         higher_is_better = self.settings.metric != "loss" and METRICS[self.settings.metric].higher_is_better
-        return best is None or (value > best if higher_is_better else value < best)
+        return found.metric > best if higher_is_better else found.metric < best
+
+    @property
+    def judged_by(self) -> dict[str, Any]:
+        """The metric, and what else its value depends on beside the model: what was judged alike can be compared."""
+        if self.settings.metric == "loss":
+            return {"metric": "loss"}
+        return {
+            **self.settings.model_dump(include={"metric", "beam", "max_examples"}),
+            **self._config.decoding.search_options(beam=self.settings.beam).model_dump(mode="json"),
+            **self._metric_settings.get(self.settings.metric, {}),
+        }
 
     @torch.no_grad()
     def __call__(self, model: Seq2Seq) -> Validation:
@@ -69,7 +89,7 @@ class Validator:
         finally:
             model.train(was_training)
         if name != "loss":
-            metric = compute_for_pairs([name], self._pairs, outputs)[name].value
+            metric = compute_for_pairs([name], self._pairs, outputs, self._metric_settings)[name].value
         return Validation(loss, metric, [(*pair, outputs[pair.source]) for pair in shown])
 
     def _loss(self, model: Seq2Seq) -> float:
@@ -95,3 +115,22 @@ class Validator:
             engine=TorchEngine(model, self._tokenizers, autocast=precision),
         )
         return dict(zip(sources, translator.translate(sources), strict=True))
+
+
+def judge_anew(validator: Validator, model: Seq2Seq, run: Run, state: TrainingState) -> str | None:
+    """Measure the run's best so far by what judges from now on, if it was chosen by something else, or an older qkv.
+
+    What came of it, for a person, is returned.
+    """
+    remark, best = None, run.checkpoint_path(state.best_step)
+    if validator.possible and state.best is not None and state.judged_by != validator.judged_by:
+        state.best = state.best_loss = None
+        if best.is_dir():
+            with using_weights(model, read_tensors(best / "model.safetensors")):
+                found = validator(model)
+            state.best, state.best_loss = found.metric, found.loss
+            remark = f"the best checkpoint so far, {best.name}, has {validator.settings.metric} {found.metric:.2f}"
+        if state.judged_by is not None:
+            state.validations_since_best = 0
+    state.judged_by = validator.judged_by
+    return remark

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from qkv.cli.arguments import positive
+from qkv.cli.streams import complain
 
 
 def add(parser: ArgumentParser) -> None:
@@ -13,7 +14,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from qkv.files import point
-    from qkv.run.checkpoint import average_run
+    from qkv.run.checkpoint import average_run, averaged_checkpoints
     from qkv.run.directory import Run
     from qkv.run.lock import locked
 
@@ -22,4 +23,6 @@ def run(options: Namespace) -> None:
         averaged = average_run(run, options.last)
         if options.use:
             point(run.best_path, averaged)
+    if (count := len(averaged_checkpoints(averaged))) < options.last:
+        complain(f"averaged {count} checkpoints, all that {run.path} has, of {options.last} asked for")
     print(averaged)

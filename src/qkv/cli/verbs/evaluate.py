@@ -10,10 +10,13 @@ from qkv.cli.streams import complain, is_terminal, one_line, put
 
 def add(parser: ArgumentParser) -> None:
     from qkv.metrics import METRICS
+    from qkv.metrics.tokenization import TOKENIZERS
 
     add_run(parser)
     add_pairs(parser)
     parser.add_argument("--metrics", metavar="A,B", help=", ".join(METRICS))
+    tokenizers = f"sacreBLEU's tokenizer for bleu: {', '.join(TOKENIZERS)}; the recipe's by default"
+    parser.add_argument("--bleu-tokenize", choices=TOKENIZERS, metavar="NAME", help=tokenizers)
     parser.add_argument("--output", metavar="FILE", help="also write the outputs there, one a line")
     parser.add_argument("--json", action="store_true", help="print scores and signatures as JSON")
     add_search(parser)
@@ -23,13 +26,14 @@ def run(options: Namespace) -> None:
     from qkv.evaluation.evaluate import evaluate
     from qkv.run.directory import Run
 
-    files = files_or_test(options)
+    files, wanted = files_or_test(options), Run.open(options.run).config.evaluation
     result = evaluate(
         translator_of(options),
         files,
-        names(options.metrics) or Run.open(options.run).config.evaluation.metrics,
+        names(options.metrics) or wanted.metrics,
         beam=options.beam,
         length_penalty=options.length_penalty,
+        bleu_tokenize=options.bleu_tokenize or wanted.bleu_tokenize,
         progress=is_terminal(sys.stderr),
     )
     for remark in result.remarks:
