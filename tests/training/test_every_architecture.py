@@ -53,7 +53,9 @@ def test_used_from_the_command_line(recipe, name, tmp_path, capsys):
         assert main(["translate", run, "--input", str(tmp_path / "in.txt"), "--beam", beam]) == 0
         assert len(capsys.readouterr().out.splitlines()) == 2
     assert main(["translate", run, "--input", str(tmp_path / "in.txt"), "--n-best", "3"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    numbers = [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert set(numbers) == {"1", "2"}
+    assert max(map(numbers.count, numbers)) <= 3
     assert main(["evaluate", run, "--data", pairs, "--metrics", "cer", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {"cer"}
     assert main(["score", run, "--data", pairs]) == 0
