@@ -34,6 +34,8 @@ COMPUTE_TYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16", "i
 
 BATCH_TOKENS = 2048
 """Source tokens × beam in a batch, at most: few and large batches are hard to share out among threads."""
+GREEDY_TOKENS = 1024
+"""The same of a greedy search, which is over so soon that an uneven share counts for more."""
 
 _ALMOST_ZERO = 1e-9
 """As a length penalty it changes no score, but with 0 itself a search stops before it knows the n best."""
@@ -105,7 +107,8 @@ class CTranslate2Engine:
         self._check(lengths, "source")
         self._load()
         limits = options.length_limits(lengths, self.longest)
-        batches = length_sorted_batches(lengths, min(batch_tokens, BATCH_TOKENS) // options.beam)
+        most = BATCH_TOKENS if options.beam > 1 else GREEDY_TOKENS
+        batches = length_sorted_batches(lengths, min(batch_tokens, most) // options.beam)
         work = partial(self._search_batch, sources, limits, options)
         return in_order(batches, side_by_side(work, batches, self._workers), on_progress)
 
