@@ -117,7 +117,7 @@ def test_all_keys_are_those_that_a_recipe_can_set():
         ("training.learning_rate", float("inf"), "must be a finite number, got inf"),
         ("training.clip_norm", float("nan"), "must be a finite number, got nan"),
         ("training.ema", 1.0, "must be less than 1, got 1.0"),
-        ("training.optimizer", "sgd", "must be 'adamw' or 'adam', got 'sgd'"),
+        ("training.optimizer", "sgd", "must be 'adamw', 'adam' or 'muon', got 'sgd'"),
         ("training.betas", 0.9, "must be a list, like [a, b], got 0.9"),
         ("tokenizer.joint", "perhaps", "must be true or false, got 'perhaps'"),
         ("tokenizer.source", "bpe", "must be a mapping of keys to values, got 'bpe'"),

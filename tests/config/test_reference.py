@@ -96,7 +96,7 @@ def test_what_is_commented_out_is_valid_too(reference):
 
 
 def test_choices_and_presets_are_listed(reference):
-    assert "choices: adamw, adam\n  optimizer: adamw" in reference
+    assert "choices: adamw, adam, muon\n  optimizer: adamw" in reference
     unwrapped = reference.replace("\n  # ", " ")
     assert "choices: loss, bleu, chrf, ter, wer, per, cer, residues, exact_match\n  metric: loss" in unwrapped
     assert "choices: tiny, small, base, big\n  preset: null" in reference

@@ -36,7 +36,7 @@ def records(seen: Seen, event: str) -> list[dict[str, Any]]:
 
 
 def group(seen: Seen) -> dict[str, Any]:
-    return seen.trainer.optimization._adam.param_groups[0]
+    return seen.trainer.optimization._optimizers[0].param_groups[0]
 
 
 def apart(steps: list[int]) -> int:
@@ -59,9 +59,12 @@ OBEYED: dict[str, tuple[Any, Callable[[Seen], Any]]] = {
     "training.budget": (900.0, lambda seen: 900.0 if seen.trainer.schedule.timed else None),
     "training.optimizer": (
         "adam",
-        lambda seen: "adamw" if seen.trainer.optimization._adam._update is adamw else "adam",
+        lambda seen: "adamw" if seen.trainer.optimization._optimizers[0]._update is adamw else "adam",
     ),
     "training.learning_rate": (1e-4, lambda seen: seen.trainer.schedule.peak),
+    "training.muon_learning_rate": (1e-3, lambda seen: seen.trainer.optimization._settings.muon_learning_rate),
+    "training.r_drop": (2.0, lambda seen: seen.trainer.gradient.learner._r_drop),
+    "training.token_dropout": (0.2, lambda seen: seen.trainer.gradient.learner._token_dropout),
     "training.betas": ([0.5, 0.6], lambda seen: list(group(seen)["betas"])),
     "training.eps": (1e-6, lambda seen: group(seen)["eps"]),
     "training.weight_decay": (0.1, lambda seen: group(seen)["weight_decay"]),

@@ -71,8 +71,14 @@ class TrainingConfig(Section):
     budget: Duration | None = Field(
         None, description="wall-clock time (90s, 15m, 1h30m): training fits itself into it; the report comes after"
     )
-    optimizer: Literal["adamw", "adam"] = Field("adamw", description="AdamW decays weights apart from the gradient")
+    optimizer: Literal["adamw", "adam", "muon"] = Field(
+        "adamw",
+        description="adamw decays weights apart from the gradient; muon: that, but orthogonal steps of hidden matrices",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="at the end of warm-up (schedule: paper computes its own)")
+    muon_learning_rate: float = Field(
+        1e-2, gt=0, description="muon: of the hidden matrices, at the end of warm-up; learning_rate is that of the rest"
+    )
     betas: tuple[Share, Share] = Field((0.9, 0.98), description="Adam's averaging of the gradient and of its square")
     eps: float = Field(1e-9, gt=0, description="Adam's guard against division by zero")
     weight_decay: float = Field(0.0, ge=0, description="pull of every matrix towards zero")
@@ -84,6 +90,10 @@ class TrainingConfig(Section):
         None, description="last share of the run, over which it falls to zero; null: 0.3 under a budget, else none"
     )
     label_smoothing: Share = Field(0.1, description="probability spread over all tokens (Szegedy et al. 2016)")
+    r_drop: float = Field(
+        0.0, ge=0, description="weight of R-Drop (Wu et al. 2021): two passes shall agree; twice the work (try 1 to 5)"
+    )
+    token_dropout: Share = Field(0.0, description="share of source tokens that are read as unknown ones")
     clip_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null does not clip")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of matrix products while training")
     ema: Share = Field(0.0, description="decay of an exponential average of the weights, used in their place; 0: off")

@@ -60,6 +60,13 @@ class Batch:
         }
         return replace(self, **moved)
 
+    def repeated(self, times: int) -> "Batch":
+        """All rows once, then all of them again, and so on."""
+        several: dict[str, Any] = {
+            name: value.repeat(times, 1) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, num_target_tokens=times * self.num_target_tokens, **several)
+
     def split(self, parts: int) -> "list[Batch]":
         """The same rows in so many batches that take about as long as each other, none wider than it must be.
 

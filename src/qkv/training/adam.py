@@ -11,6 +11,8 @@ from torch.optim.adamw import adamw
 class Adam(torch.optim.Optimizer):
     """torch.optim.Adam(fused=True), or AdamW, bit for bit, for real parameters on a CPU or a CUDA device.
 
+    `kept` names what it keeps of each parameter.
+
     Making one of those loads the whole of torch.compile first: more than a second, for a compiler that is not used.
     Kingma & Ba 2015; Loshchilov & Hutter 2019.
 
@@ -21,6 +23,8 @@ class Adam(torch.optim.Optimizer):
         betas: how much of the first and of the second moment is kept at a step.
         eps: is added to the root of the second moment.
     """
+
+    kept = ("step", "exp_avg", "exp_avg_sq")
 
     def __init__(
         self, groups: list[dict[str, Any]], *, decoupled: bool, lr: float, betas: tuple[float, float], eps: float

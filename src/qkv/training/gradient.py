@@ -11,6 +11,7 @@ from qkv.config.schema import TrainingConfig
 from qkv.devices import limit_this_thread
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.text.batches import Batch
+from qkv.text.tokenizer import Tokenizer
 from qkv.training.loss import Learner, Loss
 from qkv.training.masks import drawing_from
 from qkv.training.optimization import Optimization
@@ -30,8 +31,22 @@ class Gradient:
         learner: computes the loss of a batch; for training in several processes it is what may be wrapped.
     """
 
-    def __init__(self, model: Seq2Seq, optimization: Optimization, settings: TrainingConfig, device: torch.device):
-        self.learner: nn.Module = Learner(model, settings.label_smoothing, settings.precision)
+    def __init__(
+        self,
+        model: Seq2Seq,
+        optimization: Optimization,
+        settings: TrainingConfig,
+        device: torch.device,
+        tokenizer: Tokenizer | None = None,
+    ):
+        self.learner: nn.Module = Learner(
+            model,
+            settings.label_smoothing,
+            settings.precision,
+            r_drop=settings.r_drop,
+            token_dropout=settings.token_dropout,
+            tokenizer=tokenizer,
+        )
         self._model, self._optimization, self._device = model, optimization, device
         self._pool: ThreadPoolExecutor | None = None
 

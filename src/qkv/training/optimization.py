@@ -1,34 +1,51 @@
 """The optimizer, and the average of its weights."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from qkv.config.schema import TrainingConfig
+from qkv.nn.seq2seq import Seq2Seq
 from qkv.run.checkpoint import weights_of
 from qkv.training.adam import Adam
+from qkv.training.muon import Muon, hidden_matrices
+from qkv.training.schedule import Schedule
+
+_MOMENTUM = 0.95
 
 
 class Optimization:
-    """Adam or AdamW over a model, with clipping, fp16 loss scaling and an optional average of the weights.
+    """Adam, AdamW, or Muon with AdamW for what is no hidden matrix; with clipping, fp16 loss scaling and an optional
+    average of the weights.
 
-    Matrices are decayed, biases and norms are not. Kingma & Ba 2015; Loshchilov & Hutter 2019.
+    Matrices are decayed, biases and norms are not. Kingma & Ba 2015; Loshchilov & Hutter 2019; see `qkv.training.muon`.
     """
 
     def __init__(self, model: nn.Module, settings: TrainingConfig, device: torch.device):
         self._model, self._settings = model, settings
         self._named = list(model.named_parameters())
-        self._adam = Adam(
+        hidden = dict(hidden_matrices(cast(Seq2Seq, model))) if settings.optimizer == "muon" else {}
+        others = [p for p in model.parameters() if p not in hidden]
+        adam = Adam(
             [
-                {"params": [p for _, p in self._named if p.dim() >= 2], "weight_decay": settings.weight_decay},
-                {"params": [p for _, p in self._named if p.dim() < 2], "weight_decay": 0.0},
+                {"params": [p for p in others if p.dim() >= 2], "weight_decay": settings.weight_decay},
+                {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
             ],
-            decoupled=settings.optimizer == "adamw",
+            decoupled=settings.optimizer != "adam",
             lr=settings.learning_rate,
             betas=settings.betas,
             eps=settings.eps,
         )
+        self._optimizers: list[Adam | Muon] = [adam]
+        self._ratios = [1.0]
+        if hidden:
+            rate, decay = settings.muon_learning_rate, settings.weight_decay
+            self._optimizers.append(Muon(hidden.items(), lr=rate, momentum=_MOMENTUM, weight_decay=decay))
+            # Their rates rise and fall together.
+            self._ratios.append(rate / Schedule.of(settings, cast(Seq2Seq, model).output.in_features).top)
+        self._of = {p: each for each in self._optimizers for group in each.param_groups for p in group["params"]}
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self.average: dict[str, Tensor] | None = None
         if settings.ema:
@@ -44,12 +61,14 @@ class Optimization:
 
     def step(self, number: int, learning_rate: float) -> Tensor:
         """Step 1, 2, …: clip, move the weights, and return the gradient's norm from before it was clipped."""
-        for group in self._adam.param_groups:
-            group["lr"] = learning_rate
-        self._scaler.unscale_(self._adam)
+        for optimizer, ratio in zip(self._optimizers, self._ratios, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * ratio
+            self._scaler.unscale_(optimizer)
         limit = float("inf") if self._settings.clip_norm is None else self._settings.clip_norm
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit, foreach=True)
-        self._scaler.step(self._adam)
+        for optimizer in self._optimizers:
+            self._scaler.step(optimizer)
         self._scaler.update()
         if self.average is not None:
             # Early on the average follows closely, or it would remember the random start for long.
@@ -61,7 +80,7 @@ class Optimization:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What it takes to go on: tensors (moments; raw weights if there is an average), and the loss scale."""
-        states = {name: self._adam.state.get(parameter, {}) for name, parameter in self._named}
+        states = {name: self._of[parameter].state.get(parameter, {}) for name, parameter in self._named}
         tensors = {f"{key}.{name}": value for name, state in states.items() for key, value in state.items()}
         if self.average is not None:
             tensors |= {f"weight.{name}": tensor for name, tensor in weights_of(self._model).items()}
@@ -70,8 +89,9 @@ class Optimization:
     def restore(self, tensors: Mapping[str, Tensor], loss_scale: dict[str, float]) -> None:
         """Undo `state`. The raw weights are the caller's to put back."""
         for name, parameter in self._named:
-            keys = {key: f"{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
-            if keys["step"] in tensors:
-                self._adam.state[parameter] = {key: tensors[own].to(parameter.device) for key, own in keys.items()}
+            optimizer = self._of[parameter]
+            keys = {key: f"{key}.{name}" for key in optimizer.kept}
+            if keys[optimizer.kept[0]] in tensors:
+                optimizer.state[parameter] = {key: tensors[own].to(parameter.device) for key, own in keys.items()}
         if loss_scale:
             self._scaler.load_state_dict(loss_scale)

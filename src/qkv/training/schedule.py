@@ -41,14 +41,19 @@ class Schedule:
             cooldown = _COOLDOWN if timed and settings.schedule != "cosine" else 0.0
         return cls(settings.schedule, settings.learning_rate, settings.warmup_steps, d_model, cooldown, timed)
 
+    @property
+    def top(self) -> float:
+        """The highest learning rate there will be."""
+        warmup = max(1, self.warmup_steps)
+        return self.d_model**-0.5 * warmup**-0.5 if self.kind == "paper" else self.peak
+
     def learning_rate(self, step: int, share: float) -> float:
         """For step 1, 2, … when `share` (0 … 1) of the run is over."""
         warmup = max(1, self.warmup_steps)
-        peak = self.d_model**-0.5 * warmup**-0.5 if self.kind == "paper" else self.peak
         risen = max(step / warmup, share / _LONGEST_WARMUP if self.timed else 0.0)
         if self.kind == "cosine":
             fallen = 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
         else:
             fallen = 1.0 if self.kind == "constant" else min(1.0, math.sqrt(warmup / step))
         cooled = min(1.0, max(0.0, 1.0 - share) / self.cooldown) if self.cooldown else 1.0
-        return peak * min(1.0, risen) * fallen * cooled
+        return self.top * min(1.0, risen) * fallen * cooled

@@ -127,7 +127,8 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         self.model = prepared.build_model().to(device).train()
         self.optimization = Optimization(self.model, self.settings, device)
-        self.gradient = Gradient(self.model, self.optimization, self.settings, device)
+        source = prepared.tokenizers.source
+        self.gradient = Gradient(self.model, self.optimization, self.settings, device, source)
         self.state = TrainingState()
         if self.run.checkpoints():
             self.state = snapshot.restore(prepared, self.model, self.optimization, self.run.checkpoints()[-1])
