@@ -30,6 +30,7 @@ FLOORS = {
     "config": 3,
     "run": 4,
     "translator": 5,
+    "loading": 5,
     "training": 6,
     "evaluation": 6,
     "inspection": 6,

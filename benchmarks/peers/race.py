@@ -21,10 +21,10 @@ from training_speed import COMMON, SIZES
 
 from qkv.experiment.experiment import train
 from qkv.files import write_text
+from qkv.loading import load
 from qkv.metrics.translation import BLEU
 from qkv.run.checkpoint import read_state
 from qkv.run.directory import Run
-from qkv.translator import load
 from run import ROOT, SEED, VOCAB_SIZE
 
 HERE = Path(__file__).parent

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from qkv.experiment.experiment import train
     from qkv.inspection.attention_maps import Inspection, attention_maps
     from qkv.inspection.shapes import shapes
+    from qkv.loading import load
     from qkv.nn import Transformer, TransformerConfig, attention
-    from qkv.translator import Translator, load
+    from qkv.translator import Translator
 
 _HOMES = {
     "qkv.comparison.compare": ["compare"],
@@ -21,7 +22,8 @@ _HOMES = {
     "qkv.inspection.attention_maps": ["Inspection", "attention_maps"],
     "qkv.inspection.shapes": ["shapes"],
     "qkv.nn": ["Transformer", "TransformerConfig", "attention"],
-    "qkv.translator": ["Translator", "load"],
+    "qkv.loading": ["load"],
+    "qkv.translator": ["Translator"],
 }
 
 __all__ = [

@@ -4,28 +4,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 import torch
 
 from qkv.decoding.beam_tree import BeamTree
 from qkv.decoding.copying import attends, copied_symbols
-from qkv.decoding.engines.contract import Engine, Opening, Request
-from qkv.decoding.engines.registry import ENGINES
+from qkv.decoding.engines.contract import Engine, Request
 from qkv.decoding.engines.torch_engine import TorchEngine
 from qkv.decoding.hypothesis import Hypothesis, distinct
 from qkv.decoding.options import SearchOptions
 from qkv.decoding.reading import Reading
 from qkv.decoding.scoring import TargetScore
 from qkv.decoding.sentences import in_order, length_sorted_batches
-from qkv.decoding.shortlist import open_shortlist
-from qkv.devices import pick_device
 from qkv.errors import UserError
 from qkv.nn.seq2seq import Seq2Seq
 from qkv.progress import bar
-from qkv.run.checkpoint import load_model
-from qkv.run.directory import Run
 from qkv.text.tokenizer import Tokenizers
 from qkv.text.tokenizer_settings import UNAMBIGUOUS
 
@@ -293,51 +287,3 @@ class Translator:
             why = f"the model has learned {longest} positions only: shorten it, or train with a larger "
             why += "model.max_length or another model.position"
         return Reading.of(texts, tokenizer, longest, cut=cut, side=side, why=why)
-
-
-def load(
-    run: str | Path,
-    *,
-    checkpoint: str | Path | None = None,
-    device: str = "auto",
-    engine: str | None = None,
-    precision: str | None = None,
-    shortlist: int | None = None,
-) -> Translator:
-    """A translator from a run directory, with the run's own decoding options.
-
-    Args:
-        run: the run directory.
-        checkpoint: the run's best by default.
-        device: auto, cpu, cuda or cuda:N.
-        engine: what searches and scores, in place of `decoding.engine`: auto, torch or ctranslate2. Of auto's choice
-            `translator.engine.note` tells.
-        precision: what it computes in, in place of `decoding.precision`: float32, bf16, fp16 or int8.
-        shortlist: target tokens looked at for each source token, in place of `decoding.shortlist`.
-
-    Raises:
-        UserError: if it is no run, or has no such checkpoint or one that does not fit, or the device does not
-            exist here, or the engine cannot run the model, or not in this precision.
-    """
-    opened = Run.open(run)
-    decoding = opened.config.decoding
-    path, tokenizers = opened.find_checkpoint(checkpoint), opened.tokenizers()
-    model = load_model(path, opened.config.model.architecture).to(pick_device(device))
-    outputs, tokens = model.output.out_features, tokenizers.target.vocab_size
-    if outputs != tokens:
-        raise UserError(f"{path}: of another shape: it has {outputs:,} target tokens, this run has {tokens:,}")
-    narrow, count = None, decoding.shortlist if shortlist is None else shortlist
-    if count is not None:
-        narrow = open_shortlist(opened.shortlist_path(count), opened.encoded_path("train"), tokenizers, count)
-    opening = Opening(
-        model.eval(),
-        tokenizers,
-        decoding.precision if precision is None else precision,
-        narrow,
-        opened.path / "engines",
-        path.name,
-        frozenset(each.name for each in opened.checkpoints_path.glob("*")),
-    )
-    made = ENGINES.find(decoding.engine if engine is None else engine).open(opening)
-    options, batch_tokens = decoding.search_options(), decoding.batch_tokens
-    return Translator(model, tokenizers, options=options, batch_tokens=batch_tokens, engine=made)

@@ -19,11 +19,11 @@ PAIRS = "--data --source --target --format --source-column --target-column --hea
 SURFACE = {
     "train": "recipe key=value --resume --quiet",
     "compare": "recipe key=value --vary --budget --output --metrics --beam --quiet",
-    "translate": "run --checkpoint --device --threads --input --output --n-best --on-error --unknown --beam "
+    "translate": "run RUN2 --checkpoint --device --threads --input --output --n-best --on-error --unknown --beam "
     "--length-penalty --engine --precision --shortlist",
-    "evaluate": f"run --checkpoint --device --threads {PAIRS} --metrics --bleu-tokenize --output --json "
+    "evaluate": f"run RUN2 --checkpoint --device --threads {PAIRS} --metrics --bleu-tokenize --output --json "
     "--beam --length-penalty --engine --precision --shortlist",
-    "score": f"run --checkpoint --device --threads {PAIRS} --tokens --on-error --engine --precision",
+    "score": f"run RUN2 --checkpoint --device --threads {PAIRS} --tokens --on-error --engine --precision",
     "average": "run --last --use",
     "export": "run target --output --checkpoint --quantization --overwrite",
     "info": "run",

@@ -12,11 +12,12 @@ from qkv.cli.main import main
 from qkv.comparison.measure import measure
 from qkv.config.loading import load_config
 from qkv.evaluation.evaluate import evaluate
+from qkv.loading import load
 from qkv.run.preparation import pair_files, prepare
 from qkv.text.corpus import Pair
 from qkv.training.trainer import train
 from qkv.training.validation import Validator
-from qkv.translator import Translator, load
+from qkv.translator import Translator
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 

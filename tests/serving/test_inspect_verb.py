@@ -75,13 +75,13 @@ def test_a_port_an_address_or_a_second_run_that_there_is_not(refused, tmp_path):
     ],
 )
 def test_a_checkpoint_is_one_runs_unless_each_run_has_one_of_that_name(run, monkeypatch, said, loaded):
-    path, asked, load = str(Path(run, "best").resolve()), [], qkv.translator.load
+    path, asked, load = str(Path(run, "best").resolve()), [], qkv.loading.load
 
     def recorded(run, *, checkpoint, **options):
         asked.append((run, checkpoint))
         return load(run, checkpoint=checkpoint, **options)
 
-    monkeypatch.setattr("qkv.translator.load", recorded)
+    monkeypatch.setattr("qkv.loading.load", recorded)
     monkeypatch.setattr(verb, "_serve", lambda *_: None)
     second = str(Path(run)) + "/."
     assert main(["inspect", run, "--compare", second, "--no-browser", *(word.format(path=path) for word in said)]) == 0

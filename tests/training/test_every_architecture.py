@@ -5,9 +5,9 @@ import json
 import pytest
 
 from qkv.cli.main import main
+from qkv.loading import load
 from qkv.nn.architectures import ARCHITECTURES
 from qkv.training.trainer import resume, train
-from qkv.translator import load
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 

@@ -25,9 +25,12 @@ def add_recipe(parser: ArgumentParser, what: str = "a YAML recipe", changes: str
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=changes)
 
 
-def add_run(parser: ArgumentParser, what: str = "a run directory") -> None:
-    """The run and what a translator is loaded with; see `translator_of`."""
+def add_run(parser: ArgumentParser, what: str = "a run directory", *, several: bool = False) -> None:
+    """The run, or several, and what a translator is loaded with; see `translator_of`."""
     parser.add_argument("run", help=what)
+    if several:
+        together = "more runs with the same vocabularies: an ensemble, whose models' log-probabilities are averaged"
+        parser.add_argument("more_runs", nargs="*", metavar="RUN2", help=together)
     add_checkpoint(parser)
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads; all cores by default")
@@ -86,12 +89,13 @@ def add_head(parser: ArgumentParser, layer: str, head: str) -> None:
 
 def translator_of(options: Namespace) -> "Translator":
     """The translator that was asked for; see `add_run`."""
+    from qkv.loading import load
     from qkv.progress import tell
-    from qkv.translator import load
 
     set_up_process(options)
     how = {name: getattr(options, name, None) for name in ("engine", "precision", "shortlist")}
-    translator = load(options.run, checkpoint=options.checkpoint, device=options.device, **how)
+    runs = [options.run, *getattr(options, "more_runs", [])]
+    translator = load(runs, checkpoint=options.checkpoint, device=options.device, **how)
     if translator.engine.note:
         tell(translator.engine.note)
     return translator

@@ -12,6 +12,7 @@ from qkv.comparison.results import Example, Measurement, TrainingPoint, Validati
 from qkv.config.schema import Config
 from qkv.evaluation.by_length import length_unit, quality_by_length
 from qkv.evaluation.evaluate import evaluate
+from qkv.loading import load
 from qkv.measuring.environment import Environment, now
 from qkv.measuring.speed import LENGTHS, decoding_speed, times_by_length
 from qkv.progress import tell
@@ -19,7 +20,6 @@ from qkv.run.checkpoint import TrainingState, read_state
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
 from qkv.text.corpus import Pair
-from qkv.translator import load
 
 _EXAMPLES = 5
 

@@ -12,6 +12,7 @@ from qkv.evaluation.by_length import length_unit, quality_by_length
 from qkv.evaluation.evaluate import Evaluation, evaluate
 from qkv.files import write_text
 from qkv.inspection.attention_maps import attention_maps
+from qkv.loading import load
 from qkv.measuring.environment import Environment, now
 from qkv.pages import plots
 from qkv.pages.charts import line_chart
@@ -23,7 +24,7 @@ from qkv.run.description import books
 from qkv.run.directory import Run
 from qkv.run.preparation import pair_files
 from qkv.text.corpus import read_pairs
-from qkv.translator import Translator, load
+from qkv.translator import Translator
 
 _MOST_SAMPLES = 5
 _MOST_OUTPUTS = 10

@@ -16,10 +16,11 @@ from qkv.decoding.hypothesis import Hypothesis, distinct
 from qkv.decoding.scoring import log_probabilities_of, next_tokens
 from qkv.decoding.sentences import length_sorted_batches
 from qkv.errors import UserError
+from qkv.loading import load
 from qkv.nn.seq2seq import AttentionRecord
 from qkv.run.directory import Run
 from qkv.text.batches import forced_batch
-from qkv.translator import Translation, Translator, load
+from qkv.translator import Translation, Translator
 
 KINDS = ("encoder", "decoder", "cross")
 

@@ -9,8 +9,8 @@ from qkv.decoding.engines.agreement import Agreement, check
 from qkv.errors import UserError
 from qkv.files import new_directory
 from qkv.interchange import EXPORTS
+from qkv.loading import load
 from qkv.run.directory import Run
-from qkv.translator import load
 
 _STAMP = "export.json"
 

@@ -17,6 +17,7 @@ from qkv.config.schema import TrainingConfig
 from qkv.decoding.engines.registry import ENGINES
 from qkv.devices import Precision, undisturbed
 from qkv.errors import UserError
+from qkv.loading import load
 from qkv.measuring.environment import Environment, seconds_of
 from qkv.measuring.rates import Benchmark, DecodingRate, TrainingRate
 from qkv.measuring.speed import TrainingStep
@@ -28,7 +29,7 @@ from qkv.text.batches import Batch, BatchPlan, collate
 from qkv.text.corpus import Pair, PairFiles, read_pairs
 from qkv.text.encoded import write_encoded
 from qkv.text.tokenizer import Tokenizers
-from qkv.translator import Translator, load
+from qkv.translator import Translator
 
 MEASURED = tuple(name for name in ENGINES if name != "auto")
 """Engines that are measured: auto is one of them."""

@@ -12,7 +12,7 @@ def add(parser: ArgumentParser) -> None:
     from qkv.metrics import METRICS
     from qkv.metrics.tokenization import TOKENIZERS
 
-    add_run(parser)
+    add_run(parser, several=True)
     add_pairs(parser)
     parser.add_argument("--metrics", metavar="A,B", help=", ".join(METRICS))
     tokenizers = f"sacreBLEU's tokenizer for bleu: {', '.join(TOKENIZERS)}; the recipe's by default"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: ArgumentParser) -> None:
-    add_run(parser)
+    add_run(parser, several=True)
     add_pairs(parser, "TSV lines from standard input by default")
     parser.add_argument("--tokens", action="store_true", help="also print every token with its log-probability")
     add_on_error(parser)

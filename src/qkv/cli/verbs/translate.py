@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: ArgumentParser) -> None:
-    add_run(parser)
+    add_run(parser, several=True)
     parser.add_argument("--input", metavar="FILE", help="one source a line; standard input by default")
     parser.add_argument("--output", metavar="FILE", help="standard output by default")
     n_best = "print N different outputs: line number, score, text, and `cut off` where the length limit ended one"
