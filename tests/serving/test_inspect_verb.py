@@ -78,7 +78,8 @@ def test_a_checkpoint_is_one_runs_unless_each_run_has_one_of_that_name(run, monk
     path, asked, load = str(Path(run, "best").resolve()), [], qkv.loading.load
 
     def recorded(run, *, checkpoint, **options):
-        asked.append((run, checkpoint))
+        [one] = [run] if isinstance(run, str) else run
+        asked.append((one, checkpoint))
         return load(run, checkpoint=checkpoint, **options)
 
     monkeypatch.setattr("qkv.loading.load", recorded)
