@@ -182,6 +182,8 @@ class MultiplicativeAttentionDecoder(RecurrentDecoder):
         """See `RecurrentDecoder.walk`."""
         chunks = x.split(1 if self.input_feeding else x.shape[1], dim=1)
         outputs, weights = zip(*(self._advance(chunk, memory, state) for chunk in chunks), strict=True)
+        if len(chunks) == 1:  # as in every step of a search
+            return outputs[0], weights[0]
         return torch.cat(outputs, dim=1), torch.cat(weights, dim=1)
 
     def _advance(
