@@ -49,6 +49,8 @@ def load(
     opened, decoding = runs[0], runs[0].config.decoding
     tokenizers, precision = opened.tokenizers(), precision or decoding.precision
     paths = [each.find_checkpoint(checkpoint) for each in runs]
+    for other in runs[1:]:
+        _check_vocabularies(other, tokenizers)
     models = [_model(each, path, tokenizers, device) for each, path in zip(runs, paths, strict=True)]
     options, batch_tokens = decoding.search_options(), decoding.batch_tokens
     if len(runs) > 1:
@@ -67,8 +69,8 @@ def load(
     return Translator(models[0], tokenizers, options=options, batch_tokens=batch_tokens, engine=made)
 
 
-def _model(run: Run, path: Path, tokenizers: Tokenizers, device: str) -> Seq2Seq:
-    """A run's model, which has to speak these vocabularies."""
+def _check_vocabularies(run: Run, tokenizers: Tokenizers) -> None:
+    """Refuse a run whose ids mean other tokens."""
     own = run.tokenizers()
     for ours, theirs, side in ((tokenizers.source, own.source, "source"), (tokenizers.target, own.target, "target")):
         if ours.to_bytes() != theirs.to_bytes():
@@ -76,6 +78,10 @@ def _model(run: Run, path: Path, tokenizers: Tokenizers, device: str) -> Seq2Seq
                 f"{run.path}: its {side} vocabulary is another than the first run's; an ensemble needs one for all: "
                 "train them on the same pairs with the same tokenizer settings"
             )
+
+
+def _model(run: Run, path: Path, tokenizers: Tokenizers, device: str) -> Seq2Seq:
+    """A run's model, in evaluation mode where it is to compute."""
     model = load_model(path, run.config.model.architecture).to(pick_device(device))
     outputs, tokens = model.output.out_features, tokenizers.target.vocab_size
     if outputs != tokens:
